@@ -1,0 +1,82 @@
+"""Write the model file: byte for byte reproducible, and whole or not at all."""
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import embedge
+import onnx
+from embedge.errors import ExportError
+from embedge.modelfile import Probe, metadata, parse
+from embedge.settings import ModelSettings
+
+_MAX_BYTES = 2**31 - 1  # protobuf's limit for one message
+# What onnxruntime 1.20, the oldest that the runtime allows, can read.
+_MAX_IR_VERSION = 10
+
+
+def pack(
+    model: onnx.ModelProto,
+    settings: ModelSettings,
+    tokenizer_json: str,
+    probes: Sequence[Probe],
+    report: Mapping[str, Any],
+) -> bytes:
+    """The bytes of a model file. The same arguments give the same bytes.
+
+    Raises:
+        ExportError: the file would be larger than protobuf allows.
+    """
+    file = onnx.ModelProto()
+    file.CopyFrom(model)
+    file.producer_name, file.producer_version = "embedge", embedge.__version__
+    file.ir_version = min(file.ir_version, _MAX_IR_VERSION)
+    _strip(file)
+    if file.ByteSize() > _MAX_BYTES:
+        raise ExportError(
+            "pack",
+            f"the file would have {file.ByteSize():,} bytes, and protobuf allows {_MAX_BYTES:,}; "
+            "export it as int8, which has about a quarter of the fp32 size",
+        )
+    graph = file.graph.SerializeToString(deterministic=True)
+    opsets = {opset.domain: opset.version for opset in file.opset_import}
+    onnx.helper.set_model_props(
+        file, metadata(settings, tokenizer_json, probes, report, graph, opsets)
+    )
+    data: bytes = file.SerializeToString(deterministic=True)
+    parse(data, Path("the packed file"))  # what the runtime would refuse must not leave here
+    return data
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Drop what a tracer leaves behind: source paths, notes, stale shapes."""
+    del model.metadata_props[:]
+    del model.graph.value_info[:]
+    del model.graph.metadata_props[:]
+    model.doc_string = model.domain = model.graph.doc_string = ""
+    model.model_version = 0
+    model.graph.name = "embedge"
+    for node in model.graph.node:
+        node.doc_string = ""
+        del node.metadata_props[:]
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` that takes its place at the end, or is removed on error."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)  # mkstemp gives 0600; a model file is like any other
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

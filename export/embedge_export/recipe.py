@@ -1,0 +1,112 @@
+"""What to export: a frozen value read from a recipe.toml, or made of a folder or a hub id."""
+
+import tomllib
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from embedge.errors import ExportError
+
+# Short and long, plain and odd: what a machine must get right to be trusted with a file.
+PROBES = (
+    "A man is eating food.",
+    "How do I reset a forgotten password?",
+    "The mitochondria produce most of the cell's supply of adenosine triphosphate.",
+    "def area(radius: float) -> float: return math.pi * radius ** 2",
+    "ORDER #48213-B SHIPPED 2024-02-29, TOTAL $1,204.50 (INCL. 19% VAT)",
+    "Die Straßenbahn fährt über die Brücke; à bientôt, señor! 東京は今日も雨です。 Привет 🙂",
+    "",
+    "When the first explorers reached the valley they found a river that ran in both directions: "
+    "towards the sea while the snow melted, and back towards the lake when the tide was high. "
+    "They camped on a gravel bank, measured the current every hour, and wrote down what they saw. "
+    "By the end of the second week they had learned to read the colour of the water, which was "
+    "grey before a change and green after it, and could tell the fishermen when to set their nets.",
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What to export and what to say about it. Whatever is None comes from the model itself.
+
+    Attributes:
+        source: a sentence-transformers folder, a transformers folder, or a hub id.
+        name: the model's name, for people; by default the last part of ``source``.
+        revision: the hub's commit, tag or branch.
+        package: "package/folder" of an installed Python package that carries the same weights;
+            tried before the hub, so that an export needs no network.
+        weights_sha256: SHA-256 that the weights file must have.
+        licence: SPDX identifier of the weights' licence.
+        max_tokens: longest input in tokens, special tokens included.
+        pooling: a pooling mode instead of the model's own.
+        prompts: prompts by name instead of the model's own.
+        probes: texts whose vectors prove the file.
+    """
+
+    source: str
+    name: str | None = None
+    revision: str | None = None
+    package: str | None = None
+    weights_sha256: str | None = None
+    licence: str | None = None
+    max_tokens: int | None = None
+    pooling: str | None = None
+    prompts: dict[str, str] | None = None
+    probes: tuple[str, ...] = PROBES
+
+    @classmethod
+    def read(cls, path: Path) -> "Recipe":
+        """Read a recipe.toml; a relative ``source`` that exists is relative to the recipe.
+
+        Raises:
+            ExportError: the file is not a recipe; says which key is wrong and which there are.
+        """
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ExportError("recipe", f"{path} is not valid TOML: {error}") from error
+        kinds: dict[str, type] = {f.name: str for f in fields(cls)}
+        kinds |= {"max_tokens": int, "prompts": dict, "probes": list}
+        for key, value in values.items():
+            if key not in kinds:
+                known = ", ".join(kinds)
+                raise ExportError("recipe", f"{path}: unknown key {key!r}; known keys: {known}")
+            if not isinstance(value, kinds[key]):
+                kind = kinds[key].__name__
+                raise ExportError("recipe", f"{path}: {key} should be a {kind}, got {value!r}")
+        if "source" not in values:
+            raise ExportError("recipe", f"{path}: the key 'source' is missing")
+        return cls(**_localized(values, path.parent))
+
+    @classmethod
+    def of(cls, source: "str | Path | Recipe") -> "Recipe":
+        """A recipe from a recipe, a recipe.toml, the folder of one, a model's folder or a hub id.
+
+        Raises:
+            ExportError: a path does not exist, or a recipe cannot be read.
+        """
+        if isinstance(source, Recipe):
+            return source
+        path = Path(source)
+        if path.is_file() and path.suffix == ".toml":
+            return cls.read(path)
+        if (path / "recipe.toml").is_file():
+            return cls.read(path / "recipe.toml")
+        if path.is_dir():
+            return cls(str(path))
+        text = str(source)
+        if text.count("/") > 1 or text.startswith((".", "~", "/")) or path.suffix == ".toml":
+            raise ExportError(
+                "source",
+                f"{text}: there is no such recipe or folder, and it cannot be a hub id, "
+                "which is 'organization/name'",
+            )
+        return cls(text)
+
+
+def _localized(values: dict[str, Any], folder: Path) -> dict[str, Any]:
+    if "probes" in values:
+        values["probes"] = tuple(values["probes"])
+    local = folder / values["source"]
+    if local.is_dir():
+        values["source"] = str(local)
+    return values

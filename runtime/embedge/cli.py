@@ -1,0 +1,214 @@
+"""The command `embedge`. Results go to standard output, everything else to standard error."""
+
+import argparse
+import importlib
+import json
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, TextIO, get_args
+
+import numpy as np
+
+from embedge import __version__
+from embedge.default import default_model
+from embedge.encoder import Encoder, Overflow, TruncationWarning
+from embedge.errors import EmbedgeError, OptionError
+from embedge.modelfile import read
+from embedge.verify import MIN_COSINE, verify
+
+_EPILOGS = {
+    "embed": """examples:
+  embedge embed "A man is eating food."
+  embedge embed --json < sentences.txt
+  embedge embed --output vectors.npy < sentences.txt
+""",
+    "info": """examples:
+  embedge info
+  embedge info my-model.onnx --json
+""",
+    "verify": """examples:
+  embedge verify
+  embedge verify my-model.onnx && echo "this machine gives the right vectors"
+""",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status: 0, 1 (verify: does not hold) or 2 (an error)."""
+    warnings.showwarning = _show_warning
+    try:
+        parsed = _parser().parse_args(arguments)
+        status: int = parsed.run(parsed)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of our output has left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    except EmbedgeError as error:
+        print(f"embedge: {error}", file=sys.stderr)
+        return 2
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="embedge",
+        description="Sentence vectors at the edge, from one quantized ONNX file.",
+    )
+    parser.add_argument("--version", action="version", version=f"embedge {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    embed = _command(commands, "embed", "print the vectors of texts", _embed)
+    embed.add_argument("text", nargs="*", help="texts; without any, the lines of standard input")
+    embed.add_argument("--model", type=Path, help="a model file (default: the one shipped)")
+    embed.add_argument("--prompt", help="name of one of the model's prompts")
+    embed.add_argument(
+        "--overflow",
+        choices=get_args(Overflow),
+        default="truncate",
+        help="what happens to texts longer than the model takes (default: truncate)",
+    )
+    embed.add_argument("--dim", type=int, help="keep this many leading components")
+    embed.add_argument("--threads", type=int, help="default: what this process may use")
+    embed.add_argument("--providers", default="auto", help="auto, cpu, cuda, ... (default: auto)")
+    form = embed.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one JSON object a line: text, vector")
+    form.add_argument("--output", type=Path, metavar="FILE.npy", help="float32 (texts, dim)")
+
+    info = _command(commands, "info", "say what is in a model file", _info)
+    check = _command(commands, "verify", "run a file's probes on this machine", _verify)
+    check.add_argument("--providers", default="auto", help="auto, cpu, cuda, ... (default: auto)")
+    for command in (info, check):
+        command.add_argument("file", nargs="?", type=Path, help="default: the model shipped")
+        command.add_argument("--json", action="store_true", help="print JSON")
+
+    # The one reach upwards: the exporter is an extra, found only when asked for.
+    exporter = importlib.import_module("embedge_export.cli")
+    export = _command(
+        commands, "export", "make a model file of a sentence transformer", exporter.run
+    )
+    exporter.add_arguments(export)
+    return parser
+
+
+def _command(commands: Any, name: str, summary: str, run: Any) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}.",
+        epilog=_EPILOGS.get(name),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _embed(arguments: argparse.Namespace) -> int:
+    encoder = Encoder(
+        arguments.model,
+        providers=arguments.providers,
+        threads=arguments.threads,
+        dim=arguments.dim,
+    )
+    options: dict[str, Any] = {"prompt": arguments.prompt, "overflow": arguments.overflow}
+    texts = arguments.text or _lines(sys.stdin.buffer)
+    if arguments.output is not None:
+        vectors = encoder.encode(texts, progress=True, **options)
+        _save(arguments.output, vectors)
+    else:
+        kept: list[str] = []  # the texts read ahead of their vectors
+        for vector in encoder.encode_iter(_keep(texts, kept), **options):
+            text = kept.pop(0)
+            if arguments.json:
+                values = json.dumps({"text": text, "vector": vector.tolist()}, ensure_ascii=False)
+            else:
+                values = " ".join(f"{value:.6f}" for value in vector)
+            print(values)
+    if encoder.truncated:
+        print(
+            f"embedge: {encoder.truncated} texts were cut to {encoder.max_tokens} tokens",
+            file=sys.stderr,
+        )
+    return 0
+
+
+def _info(arguments: argparse.Namespace) -> int:
+    facts = read(arguments.file or default_model()).describe()
+    if arguments.json:
+        print(json.dumps(facts, indent=2, ensure_ascii=False))
+    else:
+        _print_tree(facts)
+    return 0
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    file = read(arguments.file or default_model())
+    verdict = verify(file, Encoder(file.path, providers=arguments.providers))
+    if arguments.json:
+        print(json.dumps(verdict.describe(), indent=2, ensure_ascii=False))
+        return 0 if verdict.holds else 1
+    print("file's own  source fp32  text")
+    for probe in verdict.probes:
+        text = probe.text if len(probe.text) <= 60 else probe.text[:57] + "..."
+        print(f"{probe.output:10.6f}  {probe.reference:11.6f}  {text}")
+    word = "hold" if verdict.holds else "DO NOT HOLD"
+    print(f"The probes {word}: cosine to the file's own vectors at least {MIN_COSINE}.")
+    return 0 if verdict.holds else 1
+
+
+def _lines(stream: BinaryIO) -> Iterator[str]:
+    for number, line in enumerate(stream, 1):
+        try:
+            yield line.decode("utf-8").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise OptionError(f"standard input, line {number}: not valid UTF-8 ({error})") from None
+
+
+def _keep(texts: Sequence[str] | Iterator[str], kept: list[str]) -> Iterator[str]:
+    for text in texts:
+        kept.append(text)
+        yield text
+
+
+def _save(path: Path, vectors: Any) -> None:
+    """Write a .npy file that appears whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("wb") as stream:
+            np.save(stream, vectors)
+        temporary.replace(path)
+    except OSError as error:
+        raise OptionError(f"--output {path} cannot be written: {error.strerror}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _print_tree(value: dict[str, Any], indent: str = "") -> None:
+    width = max((len(str(key)) for key in value), default=0)
+    for key, item in value.items():
+        if isinstance(item, dict) and item:
+            print(f"{indent}{key}")
+            _print_tree(item, indent + "  ")
+        elif isinstance(item, (list, tuple)) and item:
+            print(f"{indent}{key}")
+            for element in item:
+                print(f"{indent}  {element if element != '' else '(empty text)'}")
+        else:
+            shown = "-" if item in ({}, [], (), None, "") else item
+            print(f"{indent}{key!s:{width}}  {shown}")
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    if not issubclass(category, TruncationWarning):  # counted and said at the end
+        print(f"embedge: {message}", file=sys.stderr)

@@ -1,0 +1,365 @@
+"""Encoder: tokenizer, batching and session composed into text -> vectors."""
+
+import os
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, cast, get_args, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedge.batching import micro_batches, run_batches
+from embedge.default import default_model
+from embedge.errors import ModelError, OptionError, TextError, TextTooLongError
+from embedge.modelfile import read
+from embedge.progress import ProgressBar
+from embedge.session import Session, check_threads
+from embedge.similarity import similarity, unit
+from embedge.texts import iterate, windows
+from embedge.tokenizer import TextTokenizer
+
+Overflow = Literal["truncate", "error", "mean"]
+# One vector (dim,), and one for each text (n, dim).
+Vector = np.ndarray[tuple[int], np.dtype[np.float32]]
+Vectors = np.ndarray[tuple[int, int], np.dtype[np.float32]]
+
+_QUERY_PROMPTS = ("query",)
+_DOCUMENT_PROMPTS = ("document", "passage", "corpus")
+
+
+class TruncationWarning(UserWarning):
+    """A text was longer than the model takes, and its end was cut off."""
+
+
+class Encoder:
+    """Turns texts into vectors with one model file.
+
+    An Encoder may be shared between threads and pickled (the copy loads its file again).
+
+    Args:
+        model: path of a model file; None is the model that ships with the package.
+        providers: "auto" (the CPU), another short name such as "cuda", onnxruntime's own name, or
+            a sequence of them in order of preference.
+        threads: how many micro-batches run side by side; None is what this process may really use
+            (affinity and cgroup limits).
+        dim: keep this many leading components and normalize again, for models trained so
+            (Matryoshka); None keeps all.
+
+    Attributes:
+        info: everything in the file, ready for JSON: settings, source, licence, report.
+        fingerprint: identity of everything that decides a vector, 64 hexadecimal digits; store it
+            beside an index so that vectors of different models are never mixed.
+        truncated: how many texts this Encoder has cut to ``max_tokens`` so far.
+
+    Raises:
+        ModelError: the file is missing, damaged, too new or not ours.
+        ProviderError: a provider is not available.
+        OptionError: ``threads`` or ``dim`` has a value that makes no sense.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | None = None,
+        *,
+        providers: str | Sequence[str] = "auto",
+        threads: int | None = None,
+        dim: int | None = None,
+    ) -> None:
+        path = default_model() if model is None else Path(model)
+        self._again = partial(
+            Encoder, path.absolute(), providers=providers, threads=threads, dim=dim
+        )
+        self._threads = check_threads(threads)
+        file = read(path)
+        self._settings = file.settings
+        self._dim = _check_dim(dim, file.settings.dim)
+        self._tokenizer = TextTokenizer(file.tokenizer_json, file.settings.max_tokens)
+        self._session = Session(file, providers)
+        self._file = replace(file, data=b"")  # onnxruntime has its own copy of the weights
+        self._lock = threading.Lock()
+        self.truncated = 0
+
+    @property
+    def dim(self) -> int:
+        """Components of a vector."""
+        return self._dim
+
+    @property
+    def max_tokens(self) -> int:
+        """Longest text the model takes, in tokens, special tokens included."""
+        return self._settings.max_tokens
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of everything that decides a vector, as 64 hexadecimal digits."""
+        return self._file.fingerprint
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """Everything in the file but weights and vectors, ready for JSON."""
+        return {**self._file.describe(), "providers": self._session.providers}
+
+    @overload
+    def encode(  # type: ignore[overload-overlap]  # a str is an Iterable[str] as well
+        self,
+        texts: str,
+        *,
+        prompt: str | None = None,
+        overflow: Overflow = "truncate",
+        progress: bool = False,
+    ) -> Vector: ...
+    @overload
+    def encode(
+        self,
+        texts: Iterable[str],
+        *,
+        prompt: str | None = None,
+        overflow: Overflow = "truncate",
+        progress: bool = False,
+    ) -> Vectors: ...
+
+    def encode(
+        self,
+        texts: str | Iterable[str],
+        *,
+        prompt: str | None = None,
+        overflow: Overflow = "truncate",
+        progress: bool = False,
+    ) -> Vector | Vectors:
+        """Vectors of texts, in their order.
+
+        Args:
+            texts: one str, or any iterable of str.
+            prompt: name of one of the model's prompts, put in front of every text; None is the
+                model's default prompt, where it has one.
+            overflow: what happens to a text of more than ``max_tokens`` tokens: "truncate" cuts it
+                (counted in ``truncated``, warned of once), "error" raises TextTooLongError,
+                "mean" splits it into windows at word ends and takes the mean of their vectors,
+                weighted by their tokens, normalized where the model normalizes.
+            progress: draw a bar on standard error, where that is a terminal.
+
+        Returns:
+            float32 (n, dim), or (dim,) for one str.
+
+        Raises:
+            TextError: an item is not a str or not valid Unicode; says which.
+            OptionError: the prompt or the overflow is not one that there is.
+        """
+        if isinstance(texts, str):
+            return cast(Vector, self.encode([texts], prompt=prompt, overflow=overflow)[0])
+        items = list(iterate(texts))
+        front = self._prompt(prompt)
+        _check_overflow(overflow)
+        vectors = np.empty((len(items), self._dim), np.float32)  # (n, dim)
+        with ProgressBar(len(items), progress) as bar:
+            for start, window in windows(items, front):
+                encoded = self._encode(window, start, overflow, bar)
+                vectors[start : start + len(window)] = encoded
+        return vectors
+
+    def encode_iter(
+        self,
+        texts: Iterable[str],
+        *,
+        prompt: str | None = None,
+        overflow: Overflow = "truncate",
+        progress: bool = False,
+    ) -> Iterator[Vector]:
+        """Yield the vector of each text, float32 (dim,), in order and in bounded memory.
+
+        Takes any iterable, endless ones included, and reads some thousand texts ahead. Arguments
+        and errors are those of `encode`.
+        """
+        items = iterate([texts] if isinstance(texts, str) else texts)
+        front = self._prompt(prompt)
+        _check_overflow(overflow)
+
+        def vectors() -> Iterator[Vector]:
+            with ProgressBar(None, progress) as bar:
+                for start, window in windows(items, front):
+                    yield from self._encode(window, start, overflow, bar)
+
+        return vectors()
+
+    def encode_query(
+        self,
+        texts: str | Iterable[str],
+        *,
+        overflow: Overflow = "truncate",
+        progress: bool = False,
+    ) -> Vectors:
+        """`encode` with the model's prompt for queries, where it has one."""
+        prompt = self._first_prompt(_QUERY_PROMPTS)
+        return self.encode(texts, prompt=prompt, overflow=overflow, progress=progress)
+
+    def encode_document(
+        self,
+        texts: str | Iterable[str],
+        *,
+        overflow: Overflow = "truncate",
+        progress: bool = False,
+    ) -> Vectors:
+        """`encode` with the model's prompt for documents, where it has one."""
+        prompt = self._first_prompt(_DOCUMENT_PROMPTS)
+        return self.encode(texts, prompt=prompt, overflow=overflow, progress=progress)
+
+    def similarity(self, a: Vectors, b: Vectors) -> Vectors:
+        """Similarity of every row of ``a`` with every row of ``b``, by the model's own measure.
+
+        Args:
+            a: float32 (n, dim) or (dim,).
+            b: float32 (m, dim) or (dim,).
+
+        Returns:
+            float32 (n, m). Larger is more alike; distances are negated.
+        """
+        return similarity(a, b, self._settings.similarity)
+
+    @overload
+    def count_tokens(  # type: ignore[overload-overlap]
+        self, texts: str, *, prompt: str | None = None
+    ) -> int: ...
+    @overload
+    def count_tokens(self, texts: Iterable[str], *, prompt: str | None = None) -> list[int]: ...
+
+    def count_tokens(
+        self, texts: str | Iterable[str], *, prompt: str | None = None
+    ) -> int | list[int]:
+        """Tokens of each text before any truncation, special tokens and prompt included.
+
+        Raises TextError as `encode` does.
+        """
+        if isinstance(texts, str):
+            return self.count_tokens([texts], prompt=prompt)[0]
+        counts: list[int] = []
+        for start, window in windows(iterate(texts), self._prompt(prompt)):
+            counts += self._tokenizer.count(window, start)
+        return counts
+
+    def __reduce__(self) -> tuple[Callable[[], "Encoder"], tuple[()]]:
+        return self._again, ()
+
+    def __repr__(self) -> str:
+        name = self._settings.name
+        return f"Encoder({name!r}, dim={self._dim}, fingerprint={self.fingerprint[:12]!r})"
+
+    def _prompt(self, name: str | None) -> str:
+        name = self._settings.default_prompt if name is None else name
+        if name is None:
+            return ""
+        try:
+            return self._settings.prompts[name]
+        except KeyError:
+            names = ", ".join(map(repr, self._settings.prompts)) or "none"
+            raise OptionError(
+                f"the model has no prompt named {name!r}; its prompts: {names}"
+            ) from None
+
+    def _first_prompt(self, names: Sequence[str]) -> str | None:
+        return next((name for name in names if name in self._settings.prompts), None)
+
+    def _encode(
+        self, texts: list[str], start: int, overflow: Overflow, bar: ProgressBar
+    ) -> Vectors:
+        """Encode one window of texts; ``start`` is the position of its first text."""
+        sequences, owners = self._sequences(texts, start, overflow)
+        lengths = np.fromiter(map(len, sequences), np.int64, len(sequences))
+        vectors = np.empty((len(sequences), self._settings.dim), np.float32)
+
+        def run(batch: NDArray[np.intp]) -> None:
+            ids = np.array([sequences[i] for i in batch], np.int64)  # (batch, sequence)
+            vectors[batch] = self._session.run(ids)  # (batch, dim)
+
+        batches = micro_batches(lengths, self._threads)
+        for done in run_batches(run, batches, self._threads):
+            bar.advance(done)
+        if not np.isfinite(vectors).all():
+            raise ModelError("the model gave vectors that are not finite; do not use this file")
+        if len(sequences) > len(texts):
+            vectors = self._mean_of_windows(vectors, lengths, owners, len(texts))
+        if self._dim < self._settings.dim:
+            return unit(vectors[:, : self._dim])
+        return vectors
+
+    def _sequences(
+        self, texts: list[str], start: int, overflow: Overflow
+    ) -> tuple[list[list[int]], list[int]]:
+        """Token id sequences that fit the model, and the text each belongs to."""
+        tokenizer = self._tokenizer
+        sequences: list[list[int]] = []
+        owners: list[int] = []
+        cut = 0
+        for position, ids in enumerate(tokenizer.ids(texts, start, tokenizer.capacity)):
+            runs = [ids]
+            if len(ids) > tokenizer.capacity:
+                if overflow == "error":
+                    (tokens,) = tokenizer.count([texts[position]])
+                    raise TextTooLongError(
+                        f"text {start + position} has {tokens} tokens, but the model takes "
+                        f"{self.max_tokens}; shorten it, or use overflow='truncate' or 'mean'",
+                        start + position,
+                    )
+                if overflow == "mean":
+                    runs = tokenizer.windows(texts[position])
+                else:
+                    cut += 1
+            sequences += map(tokenizer.wrap, runs)
+            owners += [position] * len(runs)
+        for sequence, owner in zip(sequences, owners, strict=True):
+            if not sequence:
+                raise TextError(
+                    f"text {start + owner} has no tokens for this model, which knows no special "
+                    "tokens either; leave it out",
+                    start + owner,
+                )
+        if cut:
+            self._count_truncated(cut)
+        return sequences, owners
+
+    def _count_truncated(self, texts: int) -> None:
+        with self._lock:
+            first = self.truncated == 0
+            self.truncated += texts
+        if first:
+            warnings.warn(
+                f"{texts} of the texts have more than {self.max_tokens} tokens and were cut; "
+                "use overflow='mean' or 'error' if they should not be. Told once; "
+                "Encoder.truncated counts them",
+                TruncationWarning,
+                stacklevel=4,
+            )
+
+    def _mean_of_windows(
+        self, vectors: Vectors, lengths: NDArray[np.int64], owners: list[int], n: int
+    ) -> Vectors:
+        """The token-weighted mean of each text's windows: (windows, dim) to (n, dim)."""
+        extra = self.max_tokens - self._tokenizer.capacity
+        counts = np.bincount(owners, minlength=n)
+        starts = np.concatenate(([0], np.cumsum(counts)[:-1]))
+        weights = np.maximum(lengths - extra, 1).astype(np.float64)
+        sums = np.add.reduceat(vectors * weights[:, None], starts, axis=0)  # (n, dim) float64
+        means = (sums / np.add.reduceat(weights, starts)[:, None]).astype(np.float32)
+        means[counts == 1] = vectors[starts[counts == 1]]  # to the last bit, as if it were alone
+        if self._settings.normalized:
+            means[counts > 1] = unit(means[counts > 1])
+        return means
+
+
+def _check_overflow(overflow: str) -> None:
+    if overflow not in get_args(Overflow):
+        raise OptionError(
+            f"overflow should be one of {', '.join(map(repr, get_args(Overflow)))}, "
+            f"but is {overflow!r}"
+        )
+
+
+def _check_dim(dim: Any, full: int) -> int:
+    if dim is None:
+        return full
+    if isinstance(dim, bool) or not isinstance(dim, int) or not 1 <= dim <= full:
+        raise OptionError(f"dim should be an integer from 1 to {full}, but is {dim!r}")
+    return dim

@@ -1,0 +1,64 @@
+"""Everything that embedge raises on purpose.
+
+    EmbedgeError
+    ├── ModelError         a model file is missing, damaged, too new, or not ours
+    ├── TextError          a text cannot be encoded; the message names its position
+    │   └── TextTooLongError   it has more tokens than the model takes, under overflow="error"
+    ├── OptionError        an argument has a value that this model or function does not take
+    ├── ProviderError      an execution provider is not available or does not work
+    └── ExportError        an export stopped; `step` says where, and no file was written
+
+`except EmbedgeError` catches them all. Where Python has a type of the same meaning (ValueError),
+ours is one too.
+"""
+
+
+class EmbedgeError(Exception):
+    """The root of every error that embedge raises on purpose."""
+
+
+class ModelError(EmbedgeError):
+    """A model file is missing, damaged, too new, or not one of ours."""
+
+
+class TextError(EmbedgeError, ValueError):
+    """A text cannot be encoded.
+
+    Attributes:
+        position: index of the text in the input, from 0.
+    """
+
+    def __init__(self, message: str, position: int) -> None:
+        super().__init__(message)
+        self.position = position
+
+    def __reduce__(self) -> tuple[type, tuple[str, int]]:
+        return type(self), (str(self), self.position)
+
+
+class TextTooLongError(TextError):
+    """A text has more tokens than the model takes, under ``overflow="error"``."""
+
+
+class OptionError(EmbedgeError, ValueError):
+    """An argument has a value that this model or function does not take."""
+
+
+class ProviderError(EmbedgeError):
+    """An execution provider is not available or does not work."""
+
+
+class ExportError(EmbedgeError):
+    """An export stopped and wrote no file.
+
+    Attributes:
+        step: the step that failed: source, trace, graph, quantize, pack or verify.
+    """
+
+    def __init__(self, step: str, message: str) -> None:
+        super().__init__(f"{step}: {message}")
+        self.step = step
+        self._message = message
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        return type(self), (self.step, self._message)

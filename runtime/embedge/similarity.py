@@ -1,0 +1,60 @@
+"""Similarity of vectors, by the measure that a model was trained for."""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedge.errors import OptionError
+
+Vectors = NDArray[np.float32]
+
+
+def unit(vectors: Vectors) -> Vectors:
+    """Scale each row to length 1; a row of zeros stays: (..., dim) to (..., dim) float32."""
+    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    scaled: Vectors = (vectors / np.maximum(norms, 1e-12)).astype(np.float32, copy=False)
+    return scaled
+
+
+def _squared_distances(a: Vectors, b: Vectors) -> Vectors:
+    # |a - b|^2 = |a|^2 + |b|^2 - 2ab: (n, m) without an (n, m, dim) temporary
+    squares = (a * a).sum(1)[:, None] + (b * b).sum(1)[None, :] - 2 * (a @ b.T)
+    return np.maximum(squares, 0)  # type: ignore[no-any-return]
+
+
+def _manhattan(a: Vectors, b: Vectors) -> Vectors:
+    return np.stack([np.abs(row - b).sum(1) for row in a]) if len(a) else a @ b.T
+
+
+# Every measure takes (n, dim) and (m, dim) and gives (n, m); larger is more alike.
+SIMILARITIES: dict[str, Callable[[Vectors, Vectors], Vectors]] = {
+    "cosine": lambda a, b: unit(a) @ unit(b).T,
+    "dot": lambda a, b: a @ b.T,
+    "euclidean": lambda a, b: -np.sqrt(_squared_distances(a, b)),
+    "manhattan": lambda a, b: -_manhattan(a, b),
+}
+
+
+def similarity(a: Vectors, b: Vectors, measure: str = "cosine") -> Vectors:
+    """Similarity of every row of ``a`` with every row of ``b``.
+
+    Args:
+        a: float32 (n, dim) or (dim,).
+        b: float32 (m, dim) or (dim,).
+        measure: a key of SIMILARITIES; distances are negated, so that larger is more alike.
+
+    Returns:
+        float32 (n, m).
+
+    Raises:
+        OptionError: the measure is unknown, or the shapes do not fit each other.
+    """
+    if measure not in SIMILARITIES:
+        raise OptionError(f"the measure {measure!r} is unknown; known: {', '.join(SIMILARITIES)}")
+    a, b = (np.atleast_2d(np.asarray(vectors, np.float32)) for vectors in (a, b))
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
+        raise OptionError(
+            f"expected vectors of shape (n, dim) and (m, dim), got {a.shape} and {b.shape}"
+        )
+    return SIMILARITIES[measure](a, b)

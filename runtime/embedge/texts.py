@@ -1,0 +1,53 @@
+"""What people pass as texts: checked item by item, read in windows of bounded size."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from embedge.errors import TextError
+
+# Texts tokenized and sorted at a time: enough for long runs of equal length, few enough that
+# memory does not grow with the number of texts.
+_WINDOW_TEXTS = 4096
+_WINDOW_CHARACTERS = 2**22
+
+
+def iterate(texts: Any) -> Iterator[Any]:
+    """Iterate over a str's container; raises TextError for bytes and what is not iterable."""
+    if not isinstance(texts, (bytes, bytearray)):
+        try:
+            return iter(texts)
+        except TypeError:
+            pass
+    raise TextError(
+        f"texts are of type {type(texts).__name__}, but should be a str or an iterable of str", 0
+    )
+
+
+def windows(items: Iterable[Any], prompt: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield (position of its first text, texts) in lists of bounded size, prompts put in front.
+
+    A window ends after _WINDOW_TEXTS texts, or with the text that exceeds _WINDOW_CHARACTERS.
+
+    Raises:
+        TextError: an item is not a str; says which.
+    """
+    iterator = enumerate(items)
+    while first := next(iterator, None):
+        window = [prompt + _checked(*first)]
+        characters = len(window[0])
+        while len(window) < _WINDOW_TEXTS and characters <= _WINDOW_CHARACTERS:
+            item = next(iterator, None)
+            if item is None:
+                break
+            window.append(prompt + _checked(*item))
+            characters += len(window[-1])
+        yield first[0], window
+
+
+def _checked(position: int, text: Any) -> str:
+    if isinstance(text, str):
+        return text
+    advice = "; decode it first" if isinstance(text, bytes) else ""
+    raise TextError(
+        f"text {position} is of type {type(text).__name__}, but should be str{advice}", position
+    )
