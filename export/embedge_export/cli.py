@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from embedge.errors import ExportError, OptionError
-
 from embedge_export.recipe import Recipe
 
 INSTALL = "python -m pip install 'embedge[export]'"

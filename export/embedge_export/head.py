@@ -11,9 +11,10 @@ from typing import Literal, get_args
 
 import numpy as np
 import onnx
-from embedge.modelfile import INPUTS, OUTPUT
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+
+from embedge.modelfile import INPUTS, OUTPUT
 
 Pooling = Literal["mean", "cls", "max", "mean_sqrt_len", "weighted_mean", "last"]
 Activation = Literal["identity", "tanh", "relu", "gelu", "sigmoid", "silu"]

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import embedge
 import onnx
+
+import embedge
 from embedge.errors import ExportError
 from embedge.modelfile import Probe, metadata, parse
 from embedge.settings import ModelSettings

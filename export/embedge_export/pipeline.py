@@ -9,14 +9,14 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
+
 from embedge.batching import micro_batches
 from embedge.encoder import Encoder
 from embedge.errors import EmbedgeError, ExportError, OptionError
 from embedge.modelfile import INPUTS, Probe
 from embedge.settings import ModelSettings
 from embedge.tokenizer import TextTokenizer
-from numpy.typing import NDArray
-
 from embedge_export import graph, head, pack, quantize, verify
 from embedge_export.recipe import Recipe
 from embedge_export.source import Source, load, trace
@@ -60,7 +60,8 @@ def export(
     notify(f"source    {recipe.source}")
     with _step("source"):
         loaded = load(recipe)
-        reference = loaded.encode(recipe.probes)  # (probes, dim)
+        probes = _probes(recipe, loaded)
+        reference = loaded.encode(probes)  # (probes, dim)
     notify(f"trace     {loaded.origin['architecture']}, {loaded.max_tokens} tokens")
     with _step("trace"):
         traced = trace(loaded)
@@ -70,11 +71,11 @@ def export(
         del traced
         model = graph.simplify(model)
     settings = _settings(loaded, dim)
-    report: dict[str, Any] = {"tools": verify.tools(), "probes": len(recipe.probes)}
+    report: dict[str, Any] = {"tools": verify.tools(), "probes": len(probes)}
 
     def draft(model: onnx.ModelProto, settings: ModelSettings) -> NDArray[np.float32]:
         """Vectors of the probes, from a file as its users will load it."""
-        return _write_and_encode(model, settings, loaded.tokenizer_json, recipe.probes, output)
+        return _write_and_encode(model, settings, loaded.tokenizer_json, probes, output)
 
     with _step("verify"):
         vectors = draft(model, settings)
@@ -95,11 +96,11 @@ def export(
                 "int8 against fp32", vectors, fp32, settings, notify,
                 mean_cosine=verify.QUANTIZED_MEAN_COSINE,
             )  # fmt: skip
-    probes = [Probe(*values) for values in zip(recipe.probes, reference, vectors, strict=True)]
+    proofs = [Probe(*values) for values in zip(probes, reference, vectors, strict=True)]
     with _step("pack"), pack.atomic(output) as temporary:
-        data = pack.pack(model, settings, loaded.tokenizer_json, probes, report)
+        data = pack.pack(model, settings, loaded.tokenizer_json, proofs, report)
         temporary.write_bytes(data)
-        if not np.array_equal(Encoder(temporary).encode(recipe.probes), vectors):
+        if not np.array_equal(Encoder(temporary).encode(probes), vectors):
             raise ExportError("verify", "the written file gives other vectors than its draft")
     notify(f"pack      {output}, {len(data):,} bytes")
     return report
@@ -114,6 +115,17 @@ def _step(name: str) -> Iterator[None]:
         raise
     except (EmbedgeError, OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
         raise ExportError(name, f"{type(error).__name__}: {error}") from error
+
+
+def _probes(recipe: Recipe, source: Source) -> list[str]:
+    """The recipe's probes that fit the model whole."""
+    tokenizer = TextTokenizer(source.tokenizer_json, source.max_tokens)
+    front = source.prompts.get(source.default_prompt or "", "")
+    counts = tokenizer.count([front + text for text in recipe.probes])
+    probes = [text for text, n in zip(recipe.probes, counts, strict=True) if n <= source.max_tokens]
+    if not probes:
+        raise ExportError("source", f"no probe fits into {source.max_tokens} tokens")
+    return probes
 
 
 def _settings(source: Source, dim: int) -> ModelSettings:

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import logging
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -13,13 +14,13 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from embedge.errors import ExportError
 from huggingface_hub import snapshot_download
 from numpy.typing import NDArray
 from optimum.exporters.onnx import onnx_export_from_model
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer import modules as st
 
+from embedge.errors import ExportError
 from embedge_export.head import Activation, Dense, LayerNorm, Module, Normalize, Pool, Pooling
 from embedge_export.recipe import Recipe
 
@@ -266,6 +267,12 @@ def _array(tensor: torch.Tensor) -> NDArray[np.float32]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silence what tracing warns of; a wrong trace is found by comparing vectors."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    logger = logging.getLogger("optimum")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -4,10 +4,11 @@ from importlib.metadata import version
 from platform import python_version
 from typing import Any
 
-import embedge
 import numpy as np
-from embedge.errors import ExportError
 from numpy.typing import NDArray
+
+import embedge
+from embedge.errors import ExportError
 
 Vectors = NDArray[np.float32]
 
