@@ -1,0 +1,55 @@
+"""`embedge export` through the command itself."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from embedge.cli import main
+from embedge.modelfile import read
+
+
+def test_export_prints_steps_and_report(
+    sentence_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "model.onnx"
+    arguments = ["export", str(sentence_folder), "-o", str(path), "--format", "fp32", "--json"]
+    assert main([*arguments, "--name", "mine", "--licence", "MIT", "--max-tokens", "128"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["fp32_against_source"]["cosine_min"] >= 0.99999
+    for step in ("source", "trace", "graph", "verify", "pack"):
+        assert any(line.startswith(step) for line in printed.err.splitlines())
+    settings = read(path).settings
+    assert (settings.name, settings.licence, settings.max_tokens) == ("mine", "MIT", 128)
+
+
+def test_calibration_texts_of_ones_own_change_the_file(
+    sentence_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "texts.txt").write_text("the river\n\nhow do i\nfood food food\n" * 20)
+    for name, extra in (("own", ["--calibration", str(tmp_path / "texts.txt")]), ("ours", [])):
+        assert main(["export", str(sentence_folder), "-o", str(tmp_path / name), *extra]) == 0
+    assert read(tmp_path / "own").fingerprint != read(tmp_path / "ours").fingerprint
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["./missing"], "embedge: source: ./missing: there is no such recipe or folder"),
+        (["SOURCE", "--pooling", "median"], "embedge: source: unknown pooling 'median'"),
+        (["SOURCE", "--calibration", "none.txt"], "embedge: --calibration none.txt cannot be"),
+    ],
+)
+def test_an_error_is_one_line_and_status_2(
+    arguments: list[str],
+    message: str,
+    sentence_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments = [str(sentence_folder) if a == "SOURCE" else a for a in arguments]
+    assert main(["export", *arguments, "-o", str(tmp_path / "m.onnx")]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.splitlines()[-1].startswith(message)
+    assert list(tmp_path.iterdir()) == []

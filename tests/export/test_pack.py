@@ -1,0 +1,109 @@
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from embedge.errors import ExportError
+from embedge.modelfile import Probe, parse
+from embedge.settings import ModelSettings
+from embedge_export import pack as pack_module
+from embedge_export.pack import atomic, pack
+
+SETTINGS = ModelSettings("tiny", 2, 8, "mean", False, "fp32")
+PROBE = Probe("x", np.array([1, 2], np.float32), np.array([3, 4], np.float32))
+
+
+def model() -> onnx.ModelProto:
+    """(batch, sequence) ids to two sums: the smallest graph with the file's signature."""
+    names = ("input_ids", "attention_mask")
+    nodes = [
+        helper.make_node("Mul", names, ["kept"], doc_string="/home/someone/trace.py, line 1"),
+        helper.make_node("Cast", ["kept"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceSum", ["floats", "axis"], ["sum"], keepdims=1),
+        helper.make_node("Concat", ["sum", "sum"], ["sentence_embedding"], axis=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "main_graph",
+        [helper.make_tensor_value_info(name, TensorProto.INT64, ["b", "s"]) for name in names],
+        [helper.make_tensor_value_info("sentence_embedding", TensorProto.FLOAT, ["b", 2])],
+        [onnx.numpy_helper.from_array(np.array([1]), "axis")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=11)
+
+
+def test_what_is_packed_is_read_back() -> None:
+    file = parse(pack(model(), SETTINGS, "{}", [PROBE], {"ok": 1}), Path("x.onnx"))
+    assert file.settings == SETTINGS
+    assert (file.tokenizer_json, file.report) == ("{}", {"ok": 1})
+    assert file.probes[0].text == "x"
+    np.testing.assert_array_equal(file.probes[0].reference, [1, 2])
+    np.testing.assert_array_equal(file.probes[0].output, [3, 4])
+
+
+def test_the_same_arguments_give_the_same_bytes() -> None:
+    assert pack(model(), SETTINGS, "{}", [PROBE], {}) == pack(model(), SETTINGS, "{}", [PROBE], {})
+
+
+def test_nothing_of_the_machine_is_left_in_the_file() -> None:
+    data = pack(model(), SETTINGS, "{}", [PROBE], {})
+    assert b"/home/someone" not in data
+    packed = onnx.load_from_string(data)
+    assert (packed.producer_name, packed.ir_version) == ("embedge", 10)
+    onnx.checker.check_model(packed)
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ({"name": "other"}, True),
+        ({"licence": "MIT"}, True),
+        ({"max_tokens": 9}, False),
+        ({"prompts": {"query": "q: "}}, False),
+        ({"normalized": True}, False),
+    ],
+    ids=str,
+)
+def test_the_fingerprint_changes_with_what_decides_a_vector(
+    change: dict[str, object], same: bool
+) -> None:
+    from dataclasses import replace
+
+    before, after = (
+        parse(pack(model(), settings, "{}", [PROBE], {}), Path("x")).fingerprint
+        for settings in (SETTINGS, replace(SETTINGS, **change))
+    )
+    assert (before == after) is same
+
+
+def test_the_fingerprint_ignores_probes_and_report() -> None:
+    one = parse(pack(model(), SETTINGS, "{}", [PROBE], {}), Path("x")).fingerprint
+    assert parse(pack(model(), SETTINGS, "{}", [], {"a": 1}), Path("x")).fingerprint == one
+    assert parse(pack(model(), SETTINGS, "{ }", [], {}), Path("x")).fingerprint != one
+
+
+def test_a_file_beyond_protobufs_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pack_module, "_MAX_BYTES", 100)
+    with pytest.raises(ExportError, match=r"pack: the file would have \d+ bytes, and protobuf"):
+        pack(model(), SETTINGS, "{}", [PROBE], {})
+
+
+def test_atomic_leaves_the_old_file_on_failure(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def fail() -> None:
+        with atomic(path) as temporary:
+            temporary.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+    with atomic(path) as temporary:
+        temporary.write_text("new")
+    assert path.read_text() == "new"
+    assert path.stat().st_mode & 0o077 == 0o044
