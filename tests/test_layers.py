@@ -10,22 +10,28 @@ ROOT = Path(__file__).parent.parent
 # Each module may import those before it, never those after it.
 RUNTIME = (
     "errors", "wire", "settings", "modelfile", "texts", "tokenizer", "batching", "progress",
-    "similarity", "default", "session", "encoder", "verify", "__init__", "cli", "__main__",
+    "similarity", "overflow", "default", "session", "encoder", "verify", "__init__", "cli",
+    "__main__", "ray",
 )  # fmt: skip
 EXPORT = (
     "recipe", "head", "onnxgraph", "attention", "graph", "calibrate", "rounding", "quantize",
-    "source", "pack", "verify", "pipeline", "cli", "__init__",
+    "half", "evaluate", "describe", "source", "trace", "pack", "verify", "pipeline", "cli",
+    "compare", "__init__",
+)  # fmt: skip
+CORPUS = (  # between the runtime's encoder and its cli
+    "rows", "arrow", "readers", "inputs", "layout", "work", "bar", "encoding", "output", "job",
+    "vectors", "search", "cli", "__init__",
 )  # fmt: skip
 
 STANDARD_AND_OURS = {"embedge", "embedge_export"}
 RUNTIME_LIBRARIES = {"numpy", "onnxruntime", "tokenizers"}
 DOORS = {  # library: the modules that may import it
-    "onnxruntime": {"session", "calibrate"},
+    "onnxruntime": {"session", "onnxgraph"},
     "tokenizers": {"tokenizer"},
-    "torch": {"source"},
-    "transformers": {"source"},
-    "optimum": {"source"},
-    "sentence_transformers": {"source"},
+    "torch": {"describe"},
+    "transformers": set(),
+    "optimum": {"trace"},
+    "sentence_transformers": {"describe", "source"},
     "huggingface_hub": {"source"},
 }
 
@@ -49,11 +55,13 @@ def modules(package: str) -> dict[str, Path]:
 
 RUNTIME_MODULES = modules("runtime/embedge")
 EXPORT_MODULES = modules("export/embedge_export")
+CORPUS_MODULES = modules("runtime/embedge/corpus")
 
 
 def test_every_module_has_its_place_in_the_order() -> None:
     assert set(RUNTIME_MODULES) == set(RUNTIME)
     assert set(EXPORT_MODULES) == set(EXPORT)
+    assert set(CORPUS_MODULES) == set(CORPUS)
 
 
 @pytest.mark.parametrize(
@@ -74,27 +82,50 @@ def test_imports_point_down(package: str, order: tuple[str, ...], name: str) -> 
             assert parts[0] != "embedge_export", f"the runtime's {name} imports the exporter"
 
 
-@pytest.mark.parametrize("name", RUNTIME)
-def test_the_runtime_imports_three_libraries_and_no_other(name: str) -> None:
+@pytest.mark.parametrize("name", CORPUS)
+def test_imports_of_the_corpus_point_down(name: str) -> None:
+    above = {f"embedge.corpus.{module}" for module in CORPUS[CORPUS.index(name) :]}
+    above |= {"embedge_export", "embedge.cli", "embedge.__main__"}
+    found = imports(CORPUS_MODULES[name])
+    assert not found & above, f"the corpus's {name} imports what is above it"
+
+
+@pytest.mark.parametrize("name", [name for name in RUNTIME if name not in ("cli", "ray")])
+def test_only_the_command_and_ray_import_the_corpus(name: str) -> None:
+    assert "embedge.corpus" not in imports(RUNTIME_MODULES[name])
+
+
+@pytest.mark.parametrize(
+    "path", [*RUNTIME_MODULES.values(), *CORPUS_MODULES.values()], ids=lambda path: path.stem
+)
+def test_the_runtime_imports_three_libraries_and_no_other(path: Path) -> None:
     import sys
 
-    for imported in imports(RUNTIME_MODULES[name]):
+    for imported in imports(path):
         library = imported.split(".")[0]
         assert (
             library in RUNTIME_LIBRARIES | STANDARD_AND_OURS or library in sys.stdlib_module_names
-        ), f"{name} imports {imported}"
+        ), f"{path.name} imports {imported}"
 
 
 @pytest.mark.parametrize("library", DOORS)
 def test_each_library_has_one_door(library: str) -> None:
     users = {
         name
-        for name, path in [*RUNTIME_MODULES.items(), *EXPORT_MODULES.items()]
+        for name, path in [
+            *RUNTIME_MODULES.items(),
+            *CORPUS_MODULES.items(),
+            *EXPORT_MODULES.items(),
+        ]
         if any(imported.split(".")[0] == library for imported in imports(path))
     }
     assert users <= DOORS[library]
 
 
-@pytest.mark.parametrize("path", [*RUNTIME_MODULES.values(), *EXPORT_MODULES.values()], ids=str)
+@pytest.mark.parametrize(
+    "path",
+    [*RUNTIME_MODULES.values(), *CORPUS_MODULES.values(), *EXPORT_MODULES.values()],
+    ids=str,
+)
 def test_no_module_outgrows_a_reader(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 320

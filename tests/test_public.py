@@ -6,6 +6,7 @@ import embedge_export
 
 def test_embedge_exports_exactly_this() -> None:
     assert set(embedge.__all__) == {
+        "CorpusError",
         "EmbedgeError",
         "Encoder",
         "ExportError",
@@ -27,7 +28,7 @@ def test_every_error_is_an_embedge_error() -> None:
 
 
 def test_embedge_export_exports_exactly_this() -> None:
-    assert set(embedge_export.__all__) == {"Recipe", "export"}
+    assert set(embedge_export.__all__) == {"Recipe", "export", "export_all"}
     assert callable(embedge_export.export)
 
 

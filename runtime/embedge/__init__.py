@@ -6,8 +6,9 @@ encoder = Encoder()
 vectors = encoder.encode(["A man is eating food.", "Someone is having a meal."])
 """
 
-from embedge.encoder import Encoder, TruncationWarning
+from embedge.encoder import Encoder
 from embedge.errors import (
+    CorpusError,
     EmbedgeError,
     ExportError,
     ModelError,
@@ -16,10 +17,12 @@ from embedge.errors import (
     TextError,
     TextTooLongError,
 )
+from embedge.overflow import TruncationWarning
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "CorpusError",
     "EmbedgeError",
     "Encoder",
     "ExportError",

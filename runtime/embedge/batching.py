@@ -46,8 +46,8 @@ def micro_batches(
 
 def run_batches(
     run: Callable[[NDArray[np.intp]], None], batches: list[NDArray[np.intp]], threads: int
-) -> Iterator[int]:
-    """Call ``run`` on every micro-batch, up to ``threads`` side by side; yield their sizes.
+) -> Iterator[NDArray[np.intp]]:
+    """Call ``run`` on every micro-batch, up to ``threads`` side by side; yield each when done.
 
     The first error, or Ctrl-C, stops what has not started and is raised when the rest has ended.
     The threads end with the call: none idles, and none has to survive a fork.
@@ -55,11 +55,11 @@ def run_batches(
     if threads == 1 or len(batches) < 2:
         for batch in batches:
             run(batch)
-            yield len(batch)
+            yield batch
         return
     pool = ThreadPoolExecutor(min(threads, len(batches)), thread_name_prefix="embedge")
     try:
-        futures = {pool.submit(run, batch): len(batch) for batch in batches}
+        futures = {pool.submit(run, batch): batch for batch in batches}
         for future in as_completed(futures):
             future.result()
             yield futures[future]

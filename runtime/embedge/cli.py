@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import io
 import json
 import os
 import sys
@@ -10,13 +11,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO, get_args
 
-import numpy as np
-
 from embedge import __version__
+from embedge.corpus import cli as corpus
 from embedge.default import default_model
-from embedge.encoder import Encoder, Overflow, TruncationWarning
+from embedge.encoder import Encoder
 from embedge.errors import EmbedgeError, OptionError
 from embedge.modelfile import read
+from embedge.overflow import Overflow, TruncationWarning
 from embedge.verify import MIN_COSINE, verify
 
 _EPILOGS = {
@@ -24,7 +25,9 @@ _EPILOGS = {
   embedge embed "A man is eating food."
   embedge embed --json < sentences.txt
   embedge embed --output vectors.npy < sentences.txt
+  embedge embed articles.jsonl --field body --id url --output vectors.parquet
 """,
+    **corpus.EPILOGS,
     "info": """examples:
   embedge info
   embedge info my-model.onnx --json
@@ -39,6 +42,9 @@ _EPILOGS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status: 0, 1 (verify: does not hold) or 2 (an error)."""
     warnings.showwarning = _show_warning
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # texts are read as UTF-8, and written so
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
         parsed = _parser().parse_args(arguments)
         status: int = parsed.run(parsed)
@@ -62,8 +68,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"embedge {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    embed = _command(commands, "embed", "print the vectors of texts", _embed)
-    embed.add_argument("text", nargs="*", help="texts; without any, the lines of standard input")
+    embed = _command(commands, "embed", "make the vectors of texts, files or folders", _embed)
+    embed.add_argument(
+        "text",
+        nargs="*",
+        help="texts, or with --output files and folders; without any, standard input",
+    )
     embed.add_argument("--model", type=Path, help="a model file (default: the one shipped)")
     embed.add_argument("--prompt", help="name of one of the model's prompts")
     embed.add_argument(
@@ -75,9 +85,19 @@ def _parser() -> argparse.ArgumentParser:
     embed.add_argument("--dim", type=int, help="keep this many leading components")
     embed.add_argument("--threads", type=int, help="default: what this process may use")
     embed.add_argument("--providers", default="auto", help="auto, cpu, cuda, ... (default: auto)")
-    form = embed.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="one JSON object a line: text, vector")
-    form.add_argument("--output", type=Path, metavar="FILE.npy", help="float32 (texts, dim)")
+    embed.add_argument(
+        "--json",
+        action="store_true",
+        help="one JSON object a line: text, vector; with --output one in all: what was done",
+    )
+    corpus.add_embed_arguments(embed)
+
+    search = _command(commands, "search", "print the texts most like a query", corpus.run_search)
+    corpus.add_search_arguments(search)
+    duplicates = _command(
+        commands, "duplicates", "print groups of near-duplicates", corpus.run_duplicates
+    )
+    corpus.add_duplicates_arguments(duplicates)
 
     info = _command(commands, "info", "say what is in a model file", _info)
     check = _command(commands, "verify", "run a file's probes on this machine", _verify)
@@ -114,20 +134,19 @@ def _embed(arguments: argparse.Namespace) -> int:
         threads=arguments.threads,
         dim=arguments.dim,
     )
+    if arguments.output is not None:
+        return corpus.run_embed(arguments, encoder)
+    corpus.check_no_job(arguments)
     options: dict[str, Any] = {"prompt": arguments.prompt, "overflow": arguments.overflow}
     texts = arguments.text or _lines(sys.stdin.buffer)
-    if arguments.output is not None:
-        vectors = encoder.encode(texts, progress=True, **options)
-        _save(arguments.output, vectors)
-    else:
-        kept: list[str] = []  # the texts read ahead of their vectors
-        for vector in encoder.encode_iter(_keep(texts, kept), **options):
-            text = kept.pop(0)
-            if arguments.json:
-                values = json.dumps({"text": text, "vector": vector.tolist()}, ensure_ascii=False)
-            else:
-                values = " ".join(f"{value:.6f}" for value in vector)
-            print(values)
+    kept: list[str] = []  # the texts read ahead of their vectors
+    for vector in encoder.encode_iter(_keep(texts, kept), **options):
+        text = kept.pop(0)
+        if arguments.json:
+            values = json.dumps({"text": text, "vector": vector.tolist()}, ensure_ascii=False)
+        else:
+            values = " ".join(f"{value:.6f}" for value in vector)
+        print(values)
     if encoder.truncated:
         print(
             f"embedge: {encoder.truncated} texts were cut to {encoder.max_tokens} tokens",
@@ -172,19 +191,6 @@ def _keep(texts: Sequence[str] | Iterator[str], kept: list[str]) -> Iterator[str
     for text in texts:
         kept.append(text)
         yield text
-
-
-def _save(path: Path, vectors: Any) -> None:
-    """Write a .npy file that appears whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("wb") as stream:
-            np.save(stream, vectors)
-        temporary.replace(path)
-    except OSError as error:
-        raise OptionError(f"--output {path} cannot be written: {error.strerror}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _print_tree(value: dict[str, Any], indent: str = "") -> None:

@@ -7,32 +7,34 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, cast, get_args, overload
+from typing import Any, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embedge.batching import micro_batches, run_batches
 from embedge.default import default_model
-from embedge.errors import ModelError, OptionError, TextError, TextTooLongError
+from embedge.errors import ModelError, OptionError
 from embedge.modelfile import read
+from embedge.overflow import (
+    Overflow,
+    TruncationWarning,
+    check_overflow,
+    mean_of_windows,
+    sequences,
+)
 from embedge.progress import ProgressBar
 from embedge.session import Session, check_threads
 from embedge.similarity import similarity, unit
 from embedge.texts import iterate, windows
 from embedge.tokenizer import TextTokenizer
 
-Overflow = Literal["truncate", "error", "mean"]
 # One vector (dim,), and one for each text (n, dim).
 Vector = np.ndarray[tuple[int], np.dtype[np.float32]]
 Vectors = np.ndarray[tuple[int, int], np.dtype[np.float32]]
 
 _QUERY_PROMPTS = ("query",)
-_DOCUMENT_PROMPTS = ("document", "passage", "corpus")
-
-
-class TruncationWarning(UserWarning):
-    """A text was longer than the model takes, and its end was cut off."""
+DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 
 
 class Encoder:
@@ -71,7 +73,11 @@ class Encoder:
     ) -> None:
         path = default_model() if model is None else Path(model)
         self._again = partial(
-            Encoder, path.absolute(), providers=providers, threads=threads, dim=dim
+            Encoder,
+            None if model is None else path.absolute(),
+            providers=providers,
+            threads=threads,
+            dim=dim,
         )
         self._threads = check_threads(threads)
         file = read(path)
@@ -153,7 +159,7 @@ class Encoder:
             return cast(Vector, self.encode([texts], prompt=prompt, overflow=overflow)[0])
         items = list(iterate(texts))
         front = self._prompt(prompt)
-        _check_overflow(overflow)
+        check_overflow(overflow)
         vectors = np.empty((len(items), self._dim), np.float32)  # (n, dim)
         with ProgressBar(len(items), progress) as bar:
             for start, window in windows(items, front):
@@ -176,7 +182,7 @@ class Encoder:
         """
         items = iterate([texts] if isinstance(texts, str) else texts)
         front = self._prompt(prompt)
-        _check_overflow(overflow)
+        check_overflow(overflow)
 
         def vectors() -> Iterator[Vector]:
             with ProgressBar(None, progress) as bar:
@@ -204,7 +210,7 @@ class Encoder:
         progress: bool = False,
     ) -> Vectors:
         """`encode` with the model's prompt for documents, where it has one."""
-        prompt = self._first_prompt(_DOCUMENT_PROMPTS)
+        prompt = self._first_prompt(DOCUMENT_PROMPTS)
         return self.encode(texts, prompt=prompt, overflow=overflow, progress=progress)
 
     def similarity(self, a: Vectors, b: Vectors) -> Vectors:
@@ -266,59 +272,28 @@ class Encoder:
         self, texts: list[str], start: int, overflow: Overflow, bar: ProgressBar
     ) -> Vectors:
         """Encode one window of texts; ``start`` is the position of its first text."""
-        sequences, owners = self._sequences(texts, start, overflow)
-        lengths = np.fromiter(map(len, sequences), np.int64, len(sequences))
-        vectors = np.empty((len(sequences), self._settings.dim), np.float32)
+        fitted = sequences(self._tokenizer, texts, start, overflow)
+        if fitted.cut:
+            self._count_truncated(fitted.cut)
+        first = fitted.starts
+        lengths = np.fromiter(map(len, fitted.ids), np.int64, len(fitted.ids))
+        vectors = np.empty((len(lengths), self._settings.dim), np.float32)
 
         def run(batch: NDArray[np.intp]) -> None:
-            ids = np.array([sequences[i] for i in batch], np.int64)  # (batch, sequence)
+            ids = np.array([fitted.ids[i] for i in batch], np.int64)  # (batch, sequence)
             vectors[batch] = self._session.run(ids)  # (batch, dim)
 
         batches = micro_batches(lengths, self._threads)
         for done in run_batches(run, batches, self._threads):
-            bar.advance(done)
+            bar.advance(int(first[done].sum()))
         if not np.isfinite(vectors).all():
             raise ModelError("the model gave vectors that are not finite; do not use this file")
-        if len(sequences) > len(texts):
-            vectors = self._mean_of_windows(vectors, lengths, owners, len(texts))
+        if len(lengths) > len(texts):
+            special = self._tokenizer.max_tokens - self._tokenizer.capacity
+            vectors = mean_of_windows(vectors, lengths - special, first, self._settings.normalized)
         if self._dim < self._settings.dim:
             return unit(vectors[:, : self._dim])
         return vectors
-
-    def _sequences(
-        self, texts: list[str], start: int, overflow: Overflow
-    ) -> tuple[list[list[int]], list[int]]:
-        """Token id sequences that fit the model, and the text each belongs to."""
-        tokenizer = self._tokenizer
-        sequences: list[list[int]] = []
-        owners: list[int] = []
-        cut = 0
-        for position, ids in enumerate(tokenizer.ids(texts, start, tokenizer.capacity)):
-            runs = [ids]
-            if len(ids) > tokenizer.capacity:
-                if overflow == "error":
-                    (tokens,) = tokenizer.count([texts[position]])
-                    raise TextTooLongError(
-                        f"text {start + position} has {tokens} tokens, but the model takes "
-                        f"{self.max_tokens}; shorten it, or use overflow='truncate' or 'mean'",
-                        start + position,
-                    )
-                if overflow == "mean":
-                    runs = tokenizer.windows(texts[position])
-                else:
-                    cut += 1
-            sequences += map(tokenizer.wrap, runs)
-            owners += [position] * len(runs)
-        for sequence, owner in zip(sequences, owners, strict=True):
-            if not sequence:
-                raise TextError(
-                    f"text {start + owner} has no tokens for this model, which knows no special "
-                    "tokens either; leave it out",
-                    start + owner,
-                )
-        if cut:
-            self._count_truncated(cut)
-        return sequences, owners
 
     def _count_truncated(self, texts: int) -> None:
         with self._lock:
@@ -332,29 +307,6 @@ class Encoder:
                 TruncationWarning,
                 stacklevel=4,
             )
-
-    def _mean_of_windows(
-        self, vectors: Vectors, lengths: NDArray[np.int64], owners: list[int], n: int
-    ) -> Vectors:
-        """The token-weighted mean of each text's windows: (windows, dim) to (n, dim)."""
-        extra = self.max_tokens - self._tokenizer.capacity
-        counts = np.bincount(owners, minlength=n)
-        starts = np.concatenate(([0], np.cumsum(counts)[:-1]))
-        weights = np.maximum(lengths - extra, 1).astype(np.float64)
-        sums = np.add.reduceat(vectors * weights[:, None], starts, axis=0)  # (n, dim) float64
-        means = (sums / np.add.reduceat(weights, starts)[:, None]).astype(np.float32)
-        means[counts == 1] = vectors[starts[counts == 1]]  # to the last bit, as if it were alone
-        if self._settings.normalized:
-            means[counts > 1] = unit(means[counts > 1])
-        return means
-
-
-def _check_overflow(overflow: str) -> None:
-    if overflow not in get_args(Overflow):
-        raise OptionError(
-            f"overflow should be one of {', '.join(map(repr, get_args(Overflow)))}, "
-            f"but is {overflow!r}"
-        )
 
 
 def _check_dim(dim: Any, full: int) -> int:

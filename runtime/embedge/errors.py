@@ -6,6 +6,7 @@
     │   └── TextTooLongError   it has more tokens than the model takes, under overflow="error"
     ├── OptionError        an argument has a value that this model or function does not take
     ├── ProviderError      an execution provider is not available or does not work
+    ├── CorpusError        a corpus, a row of it, or what was made of it cannot be used
     └── ExportError        an export stopped; `step` says where, and no file was written
 
 `except EmbedgeError` catches them all. Where Python has a type of the same meaning (ValueError),
@@ -46,6 +47,24 @@ class OptionError(EmbedgeError, ValueError):
 
 class ProviderError(EmbedgeError):
     """An execution provider is not available or does not work."""
+
+
+class CorpusError(EmbedgeError):
+    """A corpus, a row of it, or what was made of it cannot be used; or its job cannot go on.
+
+    Attributes:
+        file: name of the file that the message is about, if it is about one.
+        line: number of the line or row, from 1, if it is about one.
+    """
+
+    def __init__(self, message: str, file: str | None = None, line: int | None = None) -> None:
+        place = "" if file is None else f"{file}: " if line is None else f"{file}, line {line}: "
+        super().__init__(place + message)
+        self.file, self.line = file, line
+        self._message = message
+
+    def __reduce__(self) -> tuple[type, tuple[str, str | None, int | None]]:
+        return type(self), (self._message, self.file, self.line)
 
 
 class ExportError(EmbedgeError):

@@ -14,6 +14,7 @@ bytes for readers in other languages. Format 1:
 import base64
 import binascii
 import hashlib
+import re
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -89,24 +90,28 @@ def read(path: str | Path) -> ModelFile:
         ModelError: the path is not a file, or the file is damaged, truncated, too new or not ours.
     """
     path = Path(path)
-    if not path.exists():
-        raise ModelError(
-            f"{path}: there is no such file. embedge downloads nothing; give the path of a file "
-            "made with 'embedge export', or no path for the model that ships with the package"
-        )
-    if path.is_dir():
-        raise ModelError(f"{path}: this is a folder; give the path of the .onnx file itself")
     try:
-        size = path.stat().st_size
-        if size > _MAX_FILE_BYTES:
-            raise ModelError(f"{size} bytes; an ONNX file has at most {_MAX_FILE_BYTES}")
-        if size == 0:
-            raise ModelError("the file is empty; fetch or export it again")
-        return parse(path.read_bytes(), path)
+        return parse(_bytes(path), path)
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error.__cause__
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _bytes(path: Path) -> bytes:
+    if not path.exists():
+        raise ModelError(
+            "there is no such file. embedge downloads nothing; give the path of a file made "
+            "with 'embedge export', or no path for the model that ships with the package"
+        )
+    if path.is_dir():
+        raise ModelError("this is a folder; give the path of the .onnx file itself")
+    size = path.stat().st_size
+    if size > _MAX_FILE_BYTES:
+        raise ModelError(f"{size} bytes, but an ONNX file has at most {_MAX_FILE_BYTES}")
+    if size == 0:
+        raise ModelError("the file is empty; fetch or export it again")
+    return path.read_bytes()
 
 
 def parse(data: bytes, path: Path) -> ModelFile:
@@ -199,9 +204,11 @@ def _check_format(values: Mapping[str, str]) -> None:
             "this ONNX file was not made by embedge: it carries no tokenizer and no settings; "
             "export the model it came from with 'embedge export'"
         )
-    if not version.isascii() or not version.isdigit():
-        raise ModelError(f"the file's format should be a number, but is {version[:20]!r}")
-    if int(version[:9]) > FORMAT:
+    if not re.fullmatch(r"[1-9][0-9]{0,8}", version):
+        raise ModelError(
+            f"the file's format should be a number, but is {version[:20]!r}; export it again"
+        )
+    if int(version) > FORMAT:
         raise ModelError(
             f"the file has format {version}, this embedge reads up to {FORMAT}: "
             "upgrade with 'python -m pip install --upgrade embedge'"

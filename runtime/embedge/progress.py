@@ -2,7 +2,7 @@
 
 import sys
 import time
-from typing import TextIO
+from typing import Self, TextIO
 
 _WIDTH = 30
 _SECONDS_BETWEEN_DRAWS = 0.1
@@ -20,7 +20,7 @@ class ProgressBar:
         self._total, self._done = total, 0
         self._start = self._drawn = time.monotonic()
 
-    def __enter__(self) -> "ProgressBar":
+    def __enter__(self) -> Self:
         return self
 
     def advance(self, texts: int) -> None:
@@ -36,13 +36,14 @@ class ProgressBar:
 
     def _draw(self) -> None:
         self._drawn = time.monotonic()
+        self._stream.write(f"\r\x1b[K{self._line()}")
+        self._stream.flush()
+
+    def _line(self) -> str:
         rate = self._done / max(self._drawn - self._start, 1e-9)
         if self._total is None:
-            line = f"{self._done} texts, {rate:.0f}/s"
-        else:
-            filled = _WIDTH * self._done // max(self._total, 1)
-            left = (self._total - self._done) / max(rate, 1e-9)
-            bar = "█" * filled + "░" * (_WIDTH - filled)
-            line = f"{bar} {self._done}/{self._total} texts, {rate:.0f}/s, {left:.0f} s left"
-        self._stream.write(f"\r\x1b[K{line}")
-        self._stream.flush()
+            return f"{self._done} texts, {rate:.0f}/s"
+        filled = _WIDTH * self._done // max(self._total, 1)
+        left = (self._total - self._done) / max(rate, 1e-9)
+        bar = "█" * filled + "░" * (_WIDTH - filled)
+        return f"{bar} {self._done}/{self._total} texts, {rate:.0f}/s, {left:.0f} s left"

@@ -32,8 +32,8 @@ PROVIDERS = {
     "webgpu": "WebGpuExecutionProvider",
 }
 
-# onnxruntime prints below this level: 3 is errors. What goes wrong reaches the caller anyway.
-_LOG_SEVERITY = 3
+# onnxruntime prints from this level up: 4 is fatal. What goes wrong reaches the caller anyway.
+_LOG_SEVERITY = 4
 
 
 class Session:
@@ -47,6 +47,7 @@ class Session:
             ModelError: onnxruntime cannot load the graph.
         """
         wanted = resolve_providers(providers)
+        self._dim = file.settings.dim
         options = ort.SessionOptions()
         options.log_severity_level = _LOG_SEVERITY
         # Workers call `run` in parallel, one thread each: that doubles throughput on two cores
@@ -56,6 +57,8 @@ class Session:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         # A memory plan is kept for every input shape; there are as many as token counts.
         options.enable_mem_pattern = False
+        # Else bytes that look like onnxruntime's own format would be read as that, unchecked.
+        options.add_session_config_entry("session.load_model_format", "ONNX")
         try:
             self._session = ort.InferenceSession(file.data, options, providers=wanted)
         except Exception as error:  # onnxruntime's exceptions have no common base but this
@@ -81,6 +84,11 @@ class Session:
             )
         except Exception as error:
             raise ModelError(f"onnxruntime failed on this model and text: {error}") from error
+        if vectors.shape != (len(input_ids), self._dim):
+            raise ModelError(
+                f"the graph gave vectors of shape {vectors.shape} for {len(input_ids)} texts, but "
+                f"says that they have {self._dim} components each; export the model again"
+            )
         return vectors  # type: ignore[no-any-return]
 
 
@@ -115,16 +123,31 @@ def available_cpus() -> int:
     return max(1, min(cpus, _cgroup_cpus(cpus)))
 
 
-def _cgroup_cpus(default: int, root: Path = Path("/sys/fs/cgroup")) -> int:
-    """The CPU quota of control group version 2 (cpu.max) or 1, in whole CPUs."""
-    for parts in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+def _cgroup_cpus(
+    default: int,
+    root: Path = Path("/sys/fs/cgroup"),
+    membership: Path = Path("/proc/self/cgroup"),
+) -> int:
+    """The smallest CPU quota of this process's control groups, in whole CPUs, or ``default``.
+
+    Version 2 has a quota (cpu.max) at every level of the tree, version 1 is read at its root.
+    """
+    try:
+        paths = [line[4:] for line in membership.read_text().splitlines() if line[:4] == "0::/"]
+    except OSError:  # not Linux
+        return default
+    own = root.joinpath(*paths)
+    levels = [folder for folder in (own, *own.parents) if folder.is_relative_to(root)]
+    files = [(folder / "cpu.max",) for folder in levels]
+    cpus = [default]
+    for parts in [*files, (root / "cpu/cpu.cfs_quota_us", root / "cpu/cpu.cfs_period_us")]:
         try:
-            quota, period = " ".join((root / part).read_text() for part in parts).split()[:2]
+            quota, period = " ".join(part.read_text() for part in parts).split()[:2]
             if quota not in ("max", "-1"):
-                return max(1, -(-int(quota) // int(period)))
+                cpus.append(max(1, -(-int(quota) // int(period))))
         except (OSError, ValueError):
             continue
-    return default
+    return min(cpus)
 
 
 def check_threads(threads: Any) -> int:

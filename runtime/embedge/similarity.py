@@ -17,10 +17,13 @@ def unit(vectors: Vectors) -> Vectors:
     return scaled
 
 
-def _squared_distances(a: Vectors, b: Vectors) -> Vectors:
-    # |a - b|^2 = |a|^2 + |b|^2 - 2ab: (n, m) without an (n, m, dim) temporary
-    squares = (a * a).sum(1)[:, None] + (b * b).sum(1)[None, :] - 2 * (a @ b.T)
-    return np.maximum(squares, 0)  # type: ignore[no-any-return]
+def _euclidean(a: Vectors, b: Vectors) -> Vectors:
+    # |a - b|^2 = |a|^2 + |b|^2 - 2ab: (n, m) without an (n, m, dim) temporary. In float64, as the
+    # difference of near neighbours would drown in float32.
+    x, y = a.astype(np.float64), b.astype(np.float64)
+    squares = (x * x).sum(1)[:, None] + (y * y).sum(1)[None, :] - 2 * (x @ y.T)
+    distances: Vectors = np.sqrt(np.maximum(squares, 0)).astype(np.float32)
+    return distances
 
 
 def _manhattan(a: Vectors, b: Vectors) -> Vectors:
@@ -31,7 +34,7 @@ def _manhattan(a: Vectors, b: Vectors) -> Vectors:
 SIMILARITIES: dict[str, Callable[[Vectors, Vectors], Vectors]] = {
     "cosine": lambda a, b: unit(a) @ unit(b).T,
     "dot": lambda a, b: a @ b.T,
-    "euclidean": lambda a, b: -np.sqrt(_squared_distances(a, b)),
+    "euclidean": lambda a, b: -_euclidean(a, b),
     "manhattan": lambda a, b: -_manhattan(a, b),
 }
 

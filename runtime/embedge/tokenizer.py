@@ -7,7 +7,7 @@ text can be tokenized in pieces of bounded size and cut or split without losing 
 from collections.abc import Iterator, Sequence
 from itertools import chain
 
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from embedge.errors import ModelError, TextError
 
@@ -28,11 +28,13 @@ class TextTokenizer:
         """Raises ModelError where ``tokenizer_json`` is not a tokenizer."""
         try:
             self._tokenizer = Tokenizer.from_str(tokenizer_json)
+            self._tokenizer.no_truncation()
+            self._tokenizer.no_padding()
+            self._prefix, self._suffix = self._special_tokens()
         except Exception as error:  # tokenizers raises bare Exception
-            raise ModelError(f"the tokenizer in the file cannot be used: {error}") from error
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
-        self._prefix, self._suffix = self._special_tokens()
+            raise ModelError(
+                f"the tokenizer in the file cannot be used ({error}); export it again"
+            ) from error
         self.max_tokens = max_tokens
         self.capacity = max_tokens - len(self._prefix) - len(self._suffix)
         if self.capacity < 1:
@@ -66,25 +68,25 @@ class TextTokenizer:
                 from ``start``.
         """
         short = [text if len(text) <= _PIECE_CHARACTERS else "" for text in texts]
-        found = self._encode(short, start)
+        found = [encoding.ids for encoding in self._encode(short, texts, start)]
         for index, text in enumerate(texts):
             if len(text) > _PIECE_CHARACTERS:
                 found[index] = ids = []
                 for piece in _pieces(text):
-                    ids += self._encode([piece], start + index)[0]
+                    ids += self._encode([piece], [text], start + index)[0].ids
                     if limit is not None and len(ids) > limit:
                         break
         return found
 
-    def windows(self, text: str) -> list[list[int]]:
+    def windows(self, text: str, position: int = 0) -> list[list[int]]:
         """Split a text into consecutive runs of at most ``capacity`` token ids.
 
-        A run ends at a word's end, unless a single word is longer than a run.
+        A run ends at a word's end, unless a single word is longer than a run. Raises as `ids`.
         """
         ids: list[int] = []
         starts: list[int] = []  # positions in ids at which a word starts
         for piece in _pieces(text):
-            encoding = self._tokenizer.encode(piece, add_special_tokens=False)
+            (encoding,) = self._encode([piece], [text], position, words=True)
             words = encoding.word_ids
             starts += [
                 len(ids) + i for i, word in enumerate(words) if i == 0 or word != words[i - 1]
@@ -103,14 +105,29 @@ class TextTokenizer:
         """Put the special tokens around at most ``capacity`` ids."""
         return [*self._prefix, *ids[: self.capacity], *self._suffix]
 
-    def _encode(self, batch: list[str], start: int) -> list[list[int]]:
-        try:
-            encodings = self._tokenizer.encode_batch_fast(batch, add_special_tokens=False)
-        except TypeError:  # what tokenizers says of a str that is not valid Unicode
-            for position, text in enumerate(batch, start):
+    def _encode(
+        self, batch: list[str], texts: Sequence[str], start: int, words: bool = False
+    ) -> list[Encoding]:
+        """Encode ``batch``, made of the ``texts`` from position ``start`` that an error names."""
+        if not all(map(_is_unicode, batch)):  # tokenizers may put U+FFFD in its place, unasked
+            for position, text in enumerate(texts, start):
                 _check_unicode(text, position)
-            raise
-        return [encoding.ids for encoding in encodings]
+        tokenizer = self._tokenizer
+        encode = tokenizer.encode_batch if words else tokenizer.encode_batch_fast
+        try:
+            return list(encode(batch, add_special_tokens=False))
+        except Exception as error:  # tokenizers raises bare Exception
+            raise ModelError(
+                f"the tokenizer in the file failed on a text ({error}); export it again"
+            ) from error
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.isascii() or text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_unicode(text: str, position: int) -> None:

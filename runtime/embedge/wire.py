@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from embedge.errors import ModelError
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_MAX_FIELD_NUMBER = 2**29 - 1
 _MAX_GRAPH_DEPTH = 4  # an If inside an If inside an If is already beyond what exporters write
 
 # Operators that could open another file, run for ever, or reach code outside the two domains.
@@ -97,7 +98,7 @@ def walk(data: bytes) -> Walked:
             what = "training information" if number == 20 else "local functions"
             raise ModelError(f"the file has {what}, which a model file never has; do not use it")
     if not found.graphs or not found.ir_version:
-        raise ModelError("this is not an ONNX model: it has no graph")
+        raise _not_onnx("it has no graph")
     return found
 
 
@@ -107,8 +108,9 @@ def _fields(buffer: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     while position < end:
         tag, position = _varint(buffer, position)
         number, kind = tag >> 3, tag & 7
-        if number == 0:
-            raise ModelError("this is not an ONNX model: a field has the number 0")
+        # Some readers drop a tag's bits above 32, and would then see another field than this walk.
+        if not 1 <= number <= _MAX_FIELD_NUMBER:
+            raise _not_onnx(f"a field has the number {number}")
         if kind == _VARINT:
             value, position = _varint(buffer, position)
             yield number, value
@@ -118,11 +120,11 @@ def _fields(buffer: memoryview) -> Iterator[tuple[int, int | memoryview]]:
         elif kind in (_FIXED32, _FIXED64):
             size = 4 if kind == _FIXED32 else 8
         else:
-            raise ModelError(f"this is not an ONNX model: a field has the wire type {kind}")
+            raise _not_onnx(f"a field has the wire type {kind}")
         if size > end - position:
             raise ModelError(
-                f"the file is truncated or damaged: a field of {size} bytes is announced where "
-                f"{end - position} are left; fetch or export it again"
+                f"the file is truncated, damaged or not an ONNX model: a field of {size} bytes is "
+                f"announced where {end - position} are left; fetch or export it again"
             )
         yield number, buffer[position : position + size]
         position += size
@@ -132,18 +134,27 @@ def _varint(buffer: memoryview, position: int) -> tuple[int, int]:
     value = 0
     for shift in range(0, 70, 7):
         if position >= len(buffer):
-            raise ModelError("the file is truncated or damaged; fetch or export it again")
+            raise ModelError(
+                "the file is truncated, damaged or not an ONNX model: a number is cut short; "
+                "fetch or export it again"
+            )
         byte = buffer[position]
         position += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value, position
-    raise ModelError("this is not an ONNX model: a number has more than ten bytes")
+    raise _not_onnx("a number has more than ten bytes")
+
+
+def _not_onnx(why: str) -> ModelError:
+    return ModelError(
+        f"this is not an ONNX model ({why}); give the path of a file made with 'embedge export'"
+    )
 
 
 def _message(value: int | memoryview) -> memoryview:
     if isinstance(value, int):
-        raise ModelError("this is not an ONNX model: a number stands where a message belongs")
+        raise _not_onnx("a number stands where a message belongs")
     return value
 
 
@@ -151,7 +162,7 @@ def _text(value: int | memoryview) -> str:
     try:
         return bytes(_message(value)).decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ModelError("this is not an ONNX model: a name is not valid UTF-8") from error
+        raise _not_onnx("a name is not valid UTF-8") from error
 
 
 def _walk_opset(buffer: memoryview, found: Walked) -> None:

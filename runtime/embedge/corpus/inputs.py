@@ -1,0 +1,184 @@
+"""Where a corpus comes from: files, folders, standard input, arguments; compressed or not."""
+
+import gzip
+import io
+import json
+import shutil
+import tempfile
+import zlib
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from embedge.corpus import arrow
+from embedge.corpus.readers import READERS
+from embedge.corpus.rows import BadRow, Fields, Row
+from embedge.errors import CorpusError, OptionError
+
+_FORMATS = {
+    ".txt": "txt",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+}
+_COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+_SEEKING = ("parquet", "arrow")  # read from their ends
+STDIN_FORMATS = tuple(name for name in READERS if name not in _SEEKING)
+STDIN = "standard input"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file, or an open stream: its name for people, its format and compression."""
+
+    name: str
+    format: str
+    compression: str = ""
+    path: Path | None = None
+    stream: BinaryIO | None = None
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of the file; None of a stream."""
+        return None if self.path is None else self.path.stat().st_size
+
+
+def find_sources(paths: Sequence[Path], ignore: Path | None = None) -> list[Source]:
+    """The files that are meant: a folder stands for those in it, by their suffixes, sorted.
+
+    Args:
+        paths: files and folders. Hidden files, and files of other kinds, are left out of folders.
+        ignore: a file to leave out of folders: the output.
+
+    Raises:
+        CorpusError: a path does not exist, is of no known kind, or is a folder without inputs.
+    """
+    sources = []
+    for path in paths:
+        if path.is_dir():
+            found = [source for file in _files(path, ignore) if (source := _source(file))]
+            if not found:
+                raise CorpusError(f"the folder holds no {_known()} files", str(path))
+            sources += found
+        elif not path.exists():
+            raise CorpusError("there is no such file or folder", str(path))
+        elif source := _source(path):
+            sources.append(source)
+        else:
+            raise CorpusError(
+                f"the kind of file is told by its name, which should end in {_known()}, "
+                "or these and .gz or .zst",
+                str(path),
+            )
+    return sources
+
+
+def _files(folder: Path, ignore: Path | None) -> list[Path]:
+    skip = ignore.resolve() if ignore else None
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and path.resolve() != skip
+    )
+
+
+def _source(path: Path) -> Source | None:
+    compression = _COMPRESSIONS.get(path.suffix.lower(), "")
+    suffix = path.with_suffix("").suffix if compression else path.suffix
+    kind = _FORMATS.get(suffix.lower())
+    return Source(str(path), kind, compression, path) if kind else None
+
+
+def _known() -> str:
+    return ", ".join(_FORMATS)
+
+
+def stream_source(stream: BinaryIO, kind: str = "txt") -> Source:
+    """Standard input, in one of STDIN_FORMATS."""
+    return Source(STDIN, kind, stream=stream)
+
+
+def text_source(texts: Sequence[str]) -> Source:
+    """Texts given as arguments."""
+    lines = "\n".join(json.dumps({"text": text}) for text in texts)
+    return Source("arguments", "jsonl", stream=io.BytesIO(lines.encode()))
+
+
+class Corpus:
+    """The rows of some sources, in order; iterate over it once.
+
+    Attributes:
+        sources: in order.
+        fields: what is read of a row.
+        sizes: bytes of each source by its name; None of a stream.
+
+    Raises:
+        OptionError: fields are named, but a source has none.
+        CorpusError: (when iterated over) a file cannot be read, or lacks a column.
+    """
+
+    def __init__(
+        self, sources: Sequence[Source], field: str | None = None, id: str | None = None
+    ) -> None:
+        plain = [source.name for source in sources if source.format == "txt"]
+        if plain and (id is not None or (field is not None and len(plain) == len(sources))):
+            option = f"--id {id}" if id is not None else f"--field {field}"
+            raise OptionError(
+                f"{option}: {plain[0]} is read as a text per line, which has no fields; "
+                "give a .jsonl, .csv, .tsv or .parquet file, or leave the option out"
+            )
+        self.sources = list(sources)
+        self.fields = Fields("text" if field is None else field, id)
+        self.sizes = {source.name: source.size for source in sources}
+        self._finished = 0  # bytes of the sources read to their end
+        self._raw: BinaryIO | None = None  # the file being read, before decompression
+
+    def fraction(self) -> float | None:
+        """How much of the bytes has been read, 0 to 1; None where the total is not known."""
+        total = 0
+        for source in self.sources:
+            if (size := self.sizes[source.name]) is None:
+                return None
+            total += size
+        here = 0 if self._raw is None or self._raw.closed else self._raw.tell()
+        return min(1.0, (self._finished + here) / total) if total else 1.0
+
+    def __iter__(self) -> Generator[Row | BadRow]:
+        for source in self.sources:
+            with ExitStack() as stack:
+                try:
+                    stream = self._open(source, stack)
+                    yield from READERS[source.format](stream, source.name, self.fields)
+                except (OSError, EOFError, zlib.error) as error:
+                    reason = getattr(error, "strerror", None) or error
+                    raise CorpusError(f"cannot be read to its end ({reason})", source.name) from (
+                        error
+                    )
+            self._raw = None
+            self._finished += self.sizes[source.name] or 0
+
+    def _open(self, source: Source, stack: ExitStack) -> BinaryIO:
+        if source.path is None:
+            assert source.stream is not None
+            return source.stream
+        raw = stack.enter_context(source.path.open("rb", buffering=0))
+        self._raw = stream = cast(BinaryIO, raw)
+        if source.compression == "gzip":
+            stream = cast(BinaryIO, stack.enter_context(gzip.GzipFile(fileobj=raw)))
+        elif source.compression == "zstd":
+            stream = arrow.open_zstd(stream)
+        elif source.format not in _SEEKING:
+            stream = io.BufferedReader(raw)
+        if source.compression and source.format in _SEEKING:
+            whole = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115  # the stack closes it
+            shutil.copyfileobj(stream, whole)
+            whole.seek(0)
+            stream = cast(BinaryIO, whole)
+        return stream

@@ -1,0 +1,123 @@
+"""Formats of a corpus: bytes of a file to rows, one at a time.
+
+A reader never stops at a bad row: it yields a BadRow and goes on. It raises CorpusError where the
+file as a whole is of no use.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import BinaryIO
+
+from embedge.corpus import arrow
+from embedge.corpus.rows import BadRow, Fields, Row, make_row
+from embedge.errors import CorpusError
+
+Rows = Iterator[Row | BadRow]
+Reader = Callable[[BinaryIO, str, Fields], Rows]
+
+_BOM = b"\xef\xbb\xbf"
+_LARGEST_CSV_FIELD = 2**31 - 1
+
+
+def _read_txt(stream: BinaryIO, file: str, fields: Fields) -> Rows:
+    """A text a line; an empty line is an empty text."""
+    for number, data in _lines(stream):
+        line = _decode(data, file, number)
+        yield line if isinstance(line, BadRow) else Row(None, line, file, number)
+
+
+def _read_jsonl(stream: BinaryIO, file: str, fields: Fields) -> Rows:
+    """A JSON object a line; blank lines are no rows."""
+    for number, data in _lines(stream):
+        line = _decode(data, file, number)
+        if isinstance(line, BadRow):
+            yield line
+            continue
+        if not line.strip():
+            continue
+        try:
+            values = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            yield BadRow(f"not valid JSON ({error})", line, file, number)
+            continue
+        if isinstance(values, dict):
+            yield make_row(values, line, fields, file, number)
+        else:
+            yield BadRow("not a JSON object", line, file, number)
+
+
+def _lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    for number, line in enumerate(stream, 1):
+        if number == 1:
+            line = line.removeprefix(_BOM)
+        yield number, line.rstrip(b"\r\n")
+
+
+def _decode(data: bytes, file: str, line: int) -> str | BadRow:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        reason = f"not valid UTF-8 (byte 0x{data[error.start]:02x} at {error.start})"
+        return BadRow(reason, data.decode("utf-8", "backslashreplace"), file, line)
+
+
+def _read_table(
+    stream: BinaryIO, file: str, fields: Fields, *, delimiter: str, quoting: int
+) -> Rows:
+    """A header line with the columns' names, then the rows; blank lines are no rows.
+
+    The line of a row is that on which it begins: a quoted value may span several.
+    """
+    csv.field_size_limit(_LARGEST_CSV_FIELD)
+    text = io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="")
+    try:
+        reader = csv.reader(text, delimiter=delimiter, quoting=quoting, strict=True)  # type: ignore[arg-type]
+        header: list[str] | None = None
+        while True:
+            line = reader.line_num + 1
+            try:
+                values = next(reader)
+            except StopIteration:
+                break
+            except csv.Error as error:
+                yield BadRow(f"not valid CSV ({error})", None, file, line)
+                continue
+            if header is None:
+                header = values
+                _check_columns(header, fields, file)
+            elif values:
+                yield make_row(dict(zip(header, values, strict=False)), values, fields, file, line)
+    finally:
+        text.detach()
+
+
+def _check_columns(columns: list[str], fields: Fields, file: str) -> None:
+    for name in fields.names:
+        if name not in columns:
+            there = ", ".join(map(repr, columns)) or "none"
+            option = "--id" if name == fields.id else "--column"
+            raise CorpusError(
+                f"there is no column {name!r}; name one with {option}: {there[:300]}", file
+            )
+
+
+def _read_arrow(stream: BinaryIO, file: str, fields: Fields, *, kind: str) -> Rows:
+    """The rows of a Parquet file or an Arrow IPC file."""
+    table = arrow.Table(stream, kind, file)
+    _check_columns(table.columns, fields, file)
+    for number, values in enumerate(table.rows(fields.names), 1):
+        yield make_row(values, values, fields, file, number)
+
+
+READERS: dict[str, Reader] = {
+    "txt": _read_txt,
+    "jsonl": _read_jsonl,
+    "csv": partial(_read_table, delimiter=",", quoting=csv.QUOTE_MINIMAL),
+    # As the registered text/tab-separated-values: a quotation mark is a character like any other.
+    "tsv": partial(_read_table, delimiter="\t", quoting=csv.QUOTE_NONE),
+    "parquet": partial(_read_arrow, kind="parquet"),
+    "arrow": partial(_read_arrow, kind="arrow"),
+}

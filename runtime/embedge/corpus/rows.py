@@ -1,0 +1,98 @@
+"""One row of a corpus: a text with its id and its place, or why there is none."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+Id = int | str
+
+
+class Row(NamedTuple):
+    """A text; ``id`` is None where the corpus gives none. ``line`` counts from 1."""
+
+    id: Id | None
+    text: str
+    file: str
+    line: int
+
+
+class BadRow(NamedTuple):
+    """A row without a usable text: the reason, and the row as far as it could be read."""
+
+    reason: str
+    raw: Any
+    file: str
+    line: int
+
+
+@dataclass(frozen=True)
+class Fields:
+    """Names of the fields or columns that hold the text and the id (None: there is no id)."""
+
+    text: str = "text"
+    id: str | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """The fields that are read."""
+        return [self.text] if self.id in (None, self.text) else [self.text, str(self.id)]
+
+
+def make_row(
+    values: Mapping[str, Any], raw: Any, fields: Fields, file: str, line: int
+) -> Row | BadRow:
+    """Pick text and id out of a row's values and check them; ``raw`` is kept of a bad row."""
+    reason = _missing(values, fields) or _not_text(values[fields.text], fields.text)
+    key = values.get(fields.id) if fields.id is not None else None
+    if not reason and fields.id is not None:
+        reason = _not_id(key, fields.id)
+    if reason:
+        return BadRow(reason, raw, file, line)
+    return Row(key, values[fields.text], file, line)
+
+
+def _missing(values: Mapping[str, Any], fields: Fields) -> str:
+    missing = [name for name in fields.names if name not in values]
+    if not missing:
+        return ""
+    there = ", ".join(map(repr, values)) or "none"
+    return f"there is no field {missing[0]!r} (fields: {there})"[:300]
+
+
+def _not_text(value: Any, name: str) -> str:
+    if not isinstance(value, str):
+        return f"the field {name!r} should be a string, but is {_kind(value)}"
+    return _not_unicode(value, name)
+
+
+def _not_id(value: Any, name: str) -> str:
+    if isinstance(value, str):
+        return _not_unicode(value, name)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return ""
+    return f"the id {name!r} should be a string or an integer, but is {_kind(value)}"
+
+
+def _not_unicode(value: str, name: str) -> str:
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        code = ord(value[error.start])
+        if 0xDC80 <= code <= 0xDCFF:  # how the CSV reader passes on what it could not decode
+            return f"{name!r} is not valid UTF-8 (byte 0x{code - 0xDC00:02x})"
+        return f"{name!r} is not valid Unicode (lone surrogate U+{code:04X})"
+    return ""
+
+
+def _kind(value: Any) -> str:
+    match value:
+        case None | bool() | int() | float():
+            return json.dumps(value)
+        case dict():
+            return "an object"
+        case list():
+            return "a list"
+        case bytes():
+            return "binary"
+    return type(value).__name__

@@ -1,0 +1,298 @@
+"""The command, in this process and as `python -m embedge`."""
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from embedge import Encoder, __version__
+from embedge.cli import main
+from embedge.modelfile import Probe
+
+from . import tiny
+from .conftest import Run
+
+Capture = pytest.CaptureFixture[str]
+
+
+def type_in(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(data)))
+
+
+def test_embed_prints_a_line_of_numbers_for_each_text(tiny_file: Path, capsys: Capture) -> None:
+    assert main(["embed", "--model", str(tiny_file), "a b", "", "c b"]) == 0
+    assert capsys.readouterr() == (
+        "0.600000 0.800000\n1.000000 0.000000\n-0.242536 0.970143\n",
+        "",
+    )
+
+
+@pytest.mark.parametrize("data", [b"a b\n\na", b"a b\r\n\r\na\r\n"])
+def test_embed_reads_lines_of_standard_input(
+    tiny_file: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, data: bytes
+) -> None:
+    type_in(monkeypatch, data)
+    assert main(["embed", "--model", str(tiny_file)]) == 0
+    assert capsys.readouterr().out == "0.600000 0.800000\n1.000000 0.000000\n1.000000 0.000000\n"
+
+
+def test_embed_of_empty_standard_input_prints_nothing(
+    tiny_file: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    type_in(monkeypatch, b"")
+    assert main(["embed", "--model", str(tiny_file)]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_embed_json_has_an_object_a_line(
+    tiny_file: Path, capsys: Capture, encoder: Encoder
+) -> None:
+    assert main(["embed", "--json", "--model", str(tiny_file), "a b", "naïve 🙂"]) == 0
+    first, second = map(json.loads, capsys.readouterr().out.splitlines())
+    assert first == {"text": "a b", "vector": encoder.encode("a b").tolist()}
+    assert second["text"] == "naïve 🙂"
+
+
+def test_embed_json_pairs_texts_with_their_vectors_in_long_input(
+    tiny_file: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    type_in(monkeypatch, b"a\nb b b\n" * 2100)
+    assert main(["embed", "--json", "--model", str(tiny_file)]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(lines) == 4200
+    assert all(line["vector"][1] == 0 for line in lines if line["text"] == "a")
+    assert all(line["vector"][1] > 0.9 for line in lines if line["text"] == "b b b")
+
+
+def test_embed_output_writes_a_npy_file(
+    tiny_file: Path, capsys: Capture, tmp_path: Path, encoder: Encoder
+) -> None:
+    path = tmp_path / "vectors.npy"
+    assert main(["embed", "--model", str(tiny_file), "--output", str(path), "a b", "b"]) == 0
+    assert capsys.readouterr() == ("", "")
+    found = np.load(path)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, encoder.encode(["a b", "b"]))
+    names = sorted(item.name for item in tmp_path.iterdir())
+    assert names == ["vectors.npy", "vectors.npy.json"]
+
+
+def test_embed_takes_the_encoders_options(tiny_file: Path, capsys: Capture) -> None:
+    options = ["--prompt", "query", "--dim", "1", "--threads", "1", "--providers", "cpu"]
+    assert main(["embed", "--model", str(tiny_file), *options, "b"]) == 0
+    assert capsys.readouterr().out == "1.000000\n"
+
+
+def test_truncation_is_counted_at_the_end_on_standard_error(python: Run, tiny_file: Path) -> None:
+    text = "a b " * 9
+    result = python("-m", "embedge", "embed", "--model", str(tiny_file), text, "a", text)
+    assert result.returncode == 0
+    assert result.stderr == "embedge: 2 texts were cut to 8 tokens\n"
+    assert len(result.stdout.splitlines()) == 3
+
+
+def test_info_shows_what_is_in_a_file(tiny_file: Path, capsys: Capture) -> None:
+    assert main(["info", str(tiny_file)]) == 0
+    out = capsys.readouterr().out
+    for line in (
+        r"name +tiny", r"dim +2", r"max_tokens +8", r"licence +Apache-2\.0", r"prompts",
+        r"  query +a ", r"default_prompt +-", r"fingerprint +[0-9a-f]{64}", r"  a b",
+        r"  cosine +1\.0", rf"bytes +{tiny_file.stat().st_size}",
+    ):  # fmt: skip
+        assert re.search(f"^{line}$", out, re.M), line
+
+
+def test_info_json_is_what_the_encoder_says(
+    tiny_file: Path, capsys: Capture, encoder: Encoder
+) -> None:
+    assert main(["info", str(tiny_file), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    expected = json.loads(json.dumps(encoder.info))
+    del expected["providers"]
+    assert facts == expected
+
+
+def test_info_and_verify_know_the_default_model(capsys: Capture) -> None:
+    assert main(["info", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["name"] == "all-MiniLM-L6-v2"
+    assert main(["verify"]) == 0
+    assert "The probes hold" in capsys.readouterr().out
+
+
+def test_verify_says_that_the_probes_hold(tiny_file: Path, capsys: Capture) -> None:
+    assert main(["verify", str(tiny_file)]) == 0
+    assert capsys.readouterr() == (
+        "file's own  source fp32  text\n"
+        "  1.000000     1.000000  a b\n"
+        "The probes hold: cosine to the file's own vectors at least 0.999.\n",
+        "",
+    )
+
+
+def test_verify_says_that_they_do_not(tmp_path: Path, capsys: Capture) -> None:
+    wrong = np.array([0.8, 0.6], np.float32)
+    path = tiny.write(tmp_path / "x.onnx", tiny.model(probes=[Probe("a b", tiny.A_B, wrong)]))
+    assert main(["verify", str(path)]) == 1
+    out = capsys.readouterr().out
+    assert "  0.960000     1.000000  a b\n" in out
+    assert "The probes DO NOT HOLD" in out
+    assert main(["verify", "--json", str(path)]) == 1
+    verdict = json.loads(capsys.readouterr().out)
+    assert verdict["holds"] is False
+    assert verdict["probes"][0]["output"] == pytest.approx(0.96, abs=1e-6)
+
+
+TINY = "TINY"  # stands for the tiny file's path
+BAD: list[tuple[list[str], str]] = [
+    (["info", "missing.onnx"], "missing.onnx: there is no such file"),
+    (["verify", "."], "this is a folder; give the path"),
+    (["embed", "--model", "missing.onnx", "a"], "there is no such file"),
+    (["embed", "--model", TINY, "--prompt", "nope", "a"], "no prompt named 'nope'"),
+    (["embed", "--model", TINY, "--dim", "9", "a"], "dim should be an integer from 1 to 2"),
+    (["embed", "--model", TINY, "--threads", "0", "a"], "threads should be a positive integer"),
+    (["embed", "--model", TINY, "--providers", "tpu", "a"], "'tpu' is not available here"),
+    (["embed", "--model", TINY, "--overflow", "error", "a b " * 9], "text 0 has 20 tokens"),
+    (["embed", "--model", TINY, "a", "\udcff"], "text 1 holds a lone surrogate"),
+    (["embed", "--model", TINY, "--output", "no/x.npy", "a"], "--output no/x.npy cannot be writ"),
+    (["embed", "--model", TINY, "--output", f"{__file__}/x.npy", "a"], "cannot be written"),
+    (["embed", "--model", TINY, "--output", ".", "a"], "--output . cannot be written"),
+    (["embed", "--model", TINY, "--output", "/", "a"], "--output / cannot be written"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD, ids=[message[:30] for _, message in BAD])
+def test_errors_are_one_clean_line_and_status_2(
+    tiny_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Capture,
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([str(tiny_file) if part == TINY else part for part in arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.fullmatch(rf"embedge: .*{re.escape(message)}.*\n", err), err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_standard_input_that_is_not_utf8_names_the_line(
+    tiny_file: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    type_in(monkeypatch, b"a\n\xff\n")
+    assert main(["embed", "--model", str(tiny_file)]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("embedge: standard input, line 2: not valid UTF-8 (")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "required: COMMAND"),
+        (["sing"], "invalid choice: 'sing'"),
+        (["embed", "--overflow", "explode", "a"], "invalid choice: 'explode'"),
+        (["embed", "--dim", "many"], "invalid int value: 'many'"),
+    ],
+)
+def test_arguments_that_make_no_sense_are_named(
+    capsys: Capture, arguments: list[str], message: str
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(arguments)
+    assert left.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert message in err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("command", ["embed", "info", "verify", "export"])
+def test_every_command_has_help_with_an_example(capsys: Capture, command: str) -> None:
+    with pytest.raises(SystemExit) as left:
+        main([command, "--help"])
+    assert left.value.code == 0
+    help_text = capsys.readouterr().out
+    assert f"examples:\n  embedge {command}" in help_text
+
+
+def test_the_version(capsys: Capture) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["--version"])
+    assert left.value.code == 0
+    assert capsys.readouterr().out == f"embedge {__version__}\n"
+
+
+def test_python_dash_m_embedge_is_the_command(python: Run, tiny_file: Path) -> None:
+    arguments = ("-m", "embedge", "embed", "--model", str(tiny_file))
+    result = python(*arguments, stdin="a b\n")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "0.600000 0.800000\n", "")
+    result = python(*arguments[:2], "info", "missing.onnx")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("embedge: missing.onnx: there is no such file")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_texts_are_printed_as_utf8_wherever(python: Run, tiny_file: Path, encoding: str) -> None:
+    arguments = ("-m", "embedge", "embed", "--json", "--model", str(tiny_file))
+    result = python(*arguments, stdin="文 é 🙂\n", PYTHONIOENCODING=encoding)
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["text"] == "文 é 🙂"
+
+
+def test_surrogates_in_a_file_can_be_shown(python: Run, tmp_path: Path) -> None:
+    """JSON can carry what UTF-8 cannot; a person who asks what is in a file must see it."""
+    changed = {"embedge.report": '{"note":"\\ud800"}'}
+    path = tiny.write(tmp_path / "x.onnx", tiny.model(changed=changed))
+    result = python("-m", "embedge", "info", str(path))
+    assert result.returncode == 0, result.stderr
+    assert "\\ud800" in result.stdout
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no SIGPIPE there")
+def test_a_reader_that_leaves_early_is_no_error(tiny_file: Path) -> None:
+    command = [sys.executable, "-m", "embedge", "embed", "--model", str(tiny_file), *["a"] * 20_000]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline() == b"1.000000 0.000000\n"
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait(60) == 0
+    process.stderr.close()
+
+
+WITHOUT_EXTRA = """
+import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {missing!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Missing())
+from embedge.cli import main
+sys.exit(main({arguments!r}))
+"""
+EXTRA = ("torch", "transformers", "optimum", "onnx", "sentence_transformers", "huggingface_hub")
+
+
+def test_export_without_the_extra_says_the_install_line(python: Run, tmp_path: Path) -> None:
+    arguments = ["export", "some/model", "-o", "x.onnx"]
+    result = python(WITHOUT_EXTRA.format(missing=EXTRA, arguments=arguments))
+    assert (result.returncode, result.stdout) == (2, "")
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stderr.startswith("embedge: ")
+    assert "python -m pip install 'embedge[export]'" in result.stderr
+    assert not (tmp_path / "x.onnx").exists()
+
+
+def test_all_other_commands_work_without_the_extra(python: Run, tiny_file: Path) -> None:
+    arguments = ["embed", "--model", str(tiny_file), "a b"]
+    result = python(WITHOUT_EXTRA.format(missing=EXTRA, arguments=arguments))
+    assert (result.returncode, result.stdout) == (0, "0.600000 0.800000\n"), result.stderr

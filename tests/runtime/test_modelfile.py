@@ -1,0 +1,329 @@
+"""The contract of the file: what is read, and what is refused with which words."""
+
+import base64
+import hashlib
+import json
+import os
+import re
+import zlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from embedge import Encoder, ModelError
+from embedge.default import default_model
+from embedge.modelfile import Probe, fingerprint, parse, read
+from embedge.settings import ModelSettings
+
+from . import tiny
+from .tiny import field
+
+NOWHERE = Path("memory")
+
+
+def test_a_model_file_is_read(tiny_file: Path) -> None:
+    file = read(tiny_file)
+    assert file.path == tiny_file
+    assert file.data == tiny_file.read_bytes()
+    assert file.size == len(file.data)
+    assert file.settings == tiny.SETTINGS
+    assert file.tokenizer_json == tiny.TOKENIZER
+    assert file.report == {"cosine": 1.0}
+    (probe,) = file.probes
+    assert probe.text == "a b"
+    np.testing.assert_array_equal(probe.reference, tiny.A_B)
+    np.testing.assert_array_equal(probe.output, tiny.A_B)
+
+
+def test_the_description_is_all_but_weights_tokenizer_and_vectors(tiny_file: Path) -> None:
+    facts = json.loads(json.dumps(read(tiny_file).describe()))
+    assert facts["name"] == "tiny"
+    assert facts["dim"] == 2
+    assert facts["format"] == 1
+    assert facts["prompts"] == {"query": "a ", "passage": "b "}
+    assert facts["probes"] == ["a b"]
+    assert facts["operators"]["Gather"] == 1
+    assert facts["bytes"] == tiny_file.stat().st_size
+    assert facts["tokenizer_bytes"] == len(tiny.TOKENIZER.encode())
+    assert "tokenizer" not in facts
+
+
+def test_the_fingerprint_is_the_hash_that_the_contract_says() -> None:
+    """SHA-256 over graph, opsets, tokenizer and deciding settings, each after its length."""
+    deciding = {
+        "default_prompt": None,
+        "dim": 2,
+        "max_tokens": 8,
+        "normalized": True,
+        "pooling": "mean",
+        "prompts": {"passage": "b ", "query": "a "},
+    }
+    digest = hashlib.sha256()
+    for part in (
+        tiny.GRAPH,
+        b'{"":17}',
+        tiny.TOKENIZER.encode(),
+        json.dumps(deciding, separators=(",", ":")).encode(),
+    ):
+        digest.update(len(part).to_bytes(8, "little") + part)
+    assert parse(tiny.model(), NOWHERE).fingerprint == digest.hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("settings", "same"),
+    [
+        (replace(tiny.SETTINGS, name="other", licence="MIT", source={}), True),
+        (replace(tiny.SETTINGS, quantization="int8"), True),
+        (replace(tiny.SETTINGS, max_tokens=9), False),
+        (replace(tiny.SETTINGS, pooling="cls"), False),
+        (replace(tiny.SETTINGS, normalized=False), False),
+        (replace(tiny.SETTINGS, prompts={}), False),
+        (replace(tiny.SETTINGS, default_prompt="query"), False),
+    ],
+)
+def test_the_fingerprint_changes_with_what_decides_a_vector(
+    settings: ModelSettings, same: bool
+) -> None:
+    before = fingerprint([tiny.GRAPH], tiny.OPSETS, tiny.TOKENIZER, tiny.SETTINGS)
+    after = fingerprint([tiny.GRAPH], tiny.OPSETS, tiny.TOKENIZER, settings)
+    assert (before == after) is same
+
+
+def test_the_fingerprint_changes_with_graph_opset_and_tokenizer() -> None:
+    found = {
+        fingerprint([tiny.GRAPH], tiny.OPSETS, tiny.TOKENIZER, tiny.SETTINGS),
+        fingerprint([tiny.GRAPH + b"x"], tiny.OPSETS, tiny.TOKENIZER, tiny.SETTINGS),
+        fingerprint([tiny.GRAPH], {"": 18}, tiny.TOKENIZER, tiny.SETTINGS),
+        fingerprint([tiny.GRAPH], tiny.OPSETS, tiny.TOKENIZER + " ", tiny.SETTINGS),
+    }
+    assert len(found) == 4
+
+
+def test_a_missing_file_is_not_downloaded(tmp_path: Path) -> None:
+    path = tmp_path / "no.onnx"
+    message = f"^{re.escape(str(path))}: there is no such file. embedge downloads nothing; give"
+    with pytest.raises(ModelError, match=message):
+        read(path)
+
+
+def test_the_name_of_a_hub_model_is_a_missing_file() -> None:
+    with pytest.raises(ModelError, match=r"no such file.*'embedge export'"):
+        Encoder("sentence-transformers/all-MiniLM-L6-v2")
+
+
+@pytest.mark.parametrize("model", ["", "."])
+def test_a_folder_is_refused(model: str) -> None:
+    with pytest.raises(ModelError, match=r"this is a folder; give the path of the \.onnx file"):
+        Encoder(model)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "the file is empty; fetch or export it again"),
+        (b"%PDF-1.7 this is a letter to a friend", "truncated, damaged or not an ONNX model"),
+        (b"PK\x03\x04" + bytes(100), "not an ONNX model"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "not an ONNX model"),
+        (bytes(1000), "not an ONNX model (a field has the number 0); give the path of a"),
+    ],
+)
+def test_what_is_not_onnx_is_refused(tmp_path: Path, data: bytes, message: str) -> None:
+    path = tiny.write(tmp_path / "x.onnx", data)
+    with pytest.raises(ModelError, match=re.escape(f"{path}: ") + ".*" + re.escape(message)):
+        read(path)
+
+
+def test_a_path_too_long_for_the_system_is_refused() -> None:
+    with pytest.raises(ModelError, match=r"cannot be read: File name too long"):
+        read("x" * 5000)
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may read everything")
+def test_an_unreadable_file_is_refused(tmp_path: Path) -> None:
+    path = tiny.write(tmp_path / "x.onnx")
+    path.chmod(0)
+    with pytest.raises(ModelError, match="cannot be read: Permission denied"):
+        read(path)
+
+
+ADVICE = "fetch or export it again|made with 'embedge export'|with 'embedge export'"
+
+
+def test_a_file_cut_anywhere_is_refused_with_advice() -> None:
+    data = tiny.model()
+    assert len(data) > 1500
+    for end in range(len(data)):
+        with pytest.raises(ModelError, match=ADVICE):
+            parse(data[:end], NOWHERE)
+
+
+def test_the_default_file_cut_anywhere_is_refused_with_advice() -> None:
+    data = default_model().read_bytes()
+    rng = np.random.default_rng(0)
+    ends = [*rng.integers(0, len(data), 40), *range(len(data) - 40, len(data)), *range(1, 40)]
+    for end in ends:
+        with pytest.raises(ModelError, match=ADVICE):
+            parse(data[:end], NOWHERE)
+
+
+def test_a_changed_byte_is_never_taken_for_the_same_model() -> None:
+    """Whatever one bit of the file is flipped: refused, or a file with the same fingerprint."""
+    data, original = tiny.model(), parse(tiny.model(), NOWHERE).fingerprint
+    refused = 0
+    for position in range(len(data)):
+        changed = bytearray(data)
+        changed[position] ^= 1
+        try:
+            assert parse(bytes(changed), NOWHERE).fingerprint == original
+        except ModelError:
+            refused += 1
+    assert refused > 0.8 * len(data)
+
+
+def test_a_flipped_byte_of_a_weight_is_refused() -> None:
+    data = bytearray(tiny.model())
+    data[data.index(tiny.TABLE.tobytes()) + 5] ^= 1
+    with pytest.raises(ModelError, match=r"damaged or changed after its export.*fetch or export"):
+        parse(bytes(data), NOWHERE)
+
+
+def packed(tokenizer: bytes) -> str:
+    return base64.b64encode(zlib.compress(tokenizer)).decode()
+
+
+VECTOR = base64.b64encode(tiny.A_B.tobytes()).decode()
+BAD_METADATA: list[tuple[dict[str, str | None], str]] = [
+    (dict.fromkeys(["embedge.format"]), "was not made by embedge: .*export the model it came from"),
+    ({"embedge.format": "2"}, "has format 2, this embedge reads up to 1: upgrade with 'python -m"),
+    ({"embedge.format": "999999999"}, "upgrade with"),
+    ({"embedge.format": "one"}, "format should be a number, but is 'one'; export it again"),
+    ({"embedge.format": "9" * 5000}, "format should be a number"),
+    ({"embedge.format": "0"}, "format should be a number, but is '0'"),
+    ({"embedge.format": "01"}, "format should be a number, but is '01'"),
+    ({"embedge.format": "١"}, "format should be a number, but is '١'"),
+    ({"embedge.format": "1\n"}, "format should be a number"),
+    ({"embedge.model": None}, "embedge.model is missing; fetch or export it again"),
+    ({"embedge.tokenizer": None}, "embedge.tokenizer is missing; fetch or export it again"),
+    ({"embedge.probes": None}, "embedge.probes is missing"),
+    ({"embedge.report": None}, "embedge.report is missing"),
+    ({"embedge.fingerprint": None}, "embedge.fingerprint is missing"),
+    ({"embedge.model": "{"}, "embedge.model is not valid JSON .*; export it again"),
+    ({"embedge.model": "[]"}, "embedge.model should be a JSON dict; export it again"),
+    ({"embedge.model": "[" * 100_000}, "embedge.model is not valid JSON"),
+    ({"embedge.model": tiny.settings_json(max_tokens=9)}, "damaged or changed after its export"),
+    ({"embedge.fingerprint": "0" * 64}, "it says '0000000000000000'"),
+    ({"embedge.tokenizer": "not base64!"}, r"tokenizer in the file is damaged \(.*fetch or export"),
+    ({"embedge.tokenizer": "ÿ"}, "tokenizer in the file is damaged"),
+    ({"embedge.tokenizer": "AAAA"}, "tokenizer in the file is damaged"),
+    ({"embedge.tokenizer": packed(b"\xff")}, "tokenizer in the file is damaged"),
+    ({"embedge.tokenizer": packed(b"{}")}, "damaged or changed after its export"),
+    ({"embedge.tokenizer": packed(tiny.TOKENIZER.replace("[SEP]", "[CLS]").encode())}, "changed"),
+    (
+        {"embedge.tokenizer": base64.b64encode(zlib.compress(b"x" * 9999)[:-8]).decode()},
+        "the tokenizer is cut short or larger than 268435456 bytes",
+    ),
+    ({"embedge.report": "3"}, "embedge.report should be a JSON dict"),
+    ({"embedge.probes": "{}"}, "embedge.probes should be a JSON list"),
+    ({"embedge.probes": "[1]"}, "probes in the file are damaged .*export it again"),
+    ({"embedge.probes": '[{"text": "a"}]'}, "probes in the file are damaged"),
+    (
+        {"embedge.probes": json.dumps([{"text": "a", "reference": VECTOR, "output": "AAAA"}])},
+        "probes in the file are damaged",
+    ),
+    (
+        {"embedge.probes": json.dumps([{"text": "a", "reference": VECTOR, "output": "AAAAAA=="}])},
+        "a vector has 1 components instead of 2",
+    ),
+    (
+        {"embedge.probes": json.dumps([{"text": "a", "reference": 5, "output": VECTOR}])},
+        "probes in the file are damaged",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"), BAD_METADATA, ids=[message[:40] for _, message in BAD_METADATA]
+)
+def test_bad_metadata_is_refused(changed: dict[str, str | None], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        parse(tiny.model(changed=changed), NOWHERE)
+
+
+def test_a_metadata_key_given_twice_is_refused() -> None:
+    again = field(14, field(1, "embedge.report") + field(2, "{}"))
+    with pytest.raises(ModelError, match=r"metadata key 'embedge.report' twice; do not use it"):
+        parse(tiny.model(tail=again), NOWHERE)
+
+
+def test_a_decompression_bomb_is_refused() -> None:
+    """300 MB of spaces in 300 KB: inflating stops at the limit of 256 MB."""
+    bomb = zlib.compressobj()
+    parts = [bomb.compress(b" " * 2**20) for _ in range(300)]
+    text = base64.b64encode(b"".join([*parts, bomb.flush()])).decode()
+    with pytest.raises(ModelError, match="larger than 268435456 bytes; do not use the file"):
+        parse(tiny.model(changed={"embedge.tokenizer": text}), NOWHERE)
+
+
+@pytest.mark.parametrize("garbage", ["", "{}", "[]", "\0", '{"model": {"type": "Evil"}}'])
+def test_a_garbage_tokenizer_with_a_fitting_fingerprint_is_refused(
+    tmp_path: Path, garbage: str
+) -> None:
+    path = tiny.write(tmp_path / "x.onnx", tiny.model(tokenizer=garbage))
+    with pytest.raises(ModelError, match=r"tokenizer in the file cannot be used \(.*export it aga"):
+        Encoder(path)
+
+
+IDS, MASK = tiny.INPUTS
+INT32, FLOAT16 = 6, 10
+
+
+def output(name: str, kind: int, shape: tuple[int | str, ...]) -> tuple[bytes, ...]:
+    return (tiny.value_info(name, kind, shape),)
+
+
+@pytest.mark.parametrize(
+    ("graph", "message"),
+    [
+        (tiny.graph(inputs=[IDS]), "should take input_ids and attention_mask.*but takes input_ids"),
+        (tiny.graph(inputs=[]), "but takes nothing"),
+        (
+            tiny.graph(inputs=[IDS, MASK, tiny.value_info("token_type_ids", 7, ("b", "s"))]),
+            "token_type_ids",
+        ),
+        (
+            tiny.graph(inputs=[IDS, tiny.value_info("attention_mask", INT32, ("b", "s"))]),
+            r"int64 \(batch, sequence\), but takes",
+        ),
+        (
+            tiny.graph(inputs=[IDS, tiny.value_info("attention_mask", tiny.INT64, ("b",))]),
+            "but takes",
+        ),
+        (tiny.graph(outputs=()), "should give sentence_embedding.*but gives nothing"),
+        (
+            tiny.graph(outputs=output("token_embeddings", 1, ("b", 2))),
+            "but gives token_embeddings",
+        ),
+        (tiny.graph(outputs=output("sentence_embedding", FLOAT16, ("b", 2))), "should give"),
+        (
+            tiny.graph(outputs=output("sentence_embedding", 1, ("b", 3))),
+            r"vectors of 2 components, as its settings say, but gives .*\(b, 3\)",
+        ),
+        (tiny.graph(outputs=output("sentence_embedding", 1, ("b", "d"))), r"\(b, d\)"),
+        (tiny.graph(outputs=output("sentence_embedding", 1, ("b", "s", 2))), r"\(b, s, 2\)"),
+        (tiny.graph(outputs=[*tiny.OUTPUTS, *output("more", 1, ("b", 2))]), "more"),
+    ],
+)  # fmt: skip
+def test_a_graph_of_another_signature_is_refused(graph: bytes, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        parse(tiny.model(graph), NOWHERE)
+
+
+def test_probes_survive_the_way_through_the_file() -> None:
+    vector = np.array([np.pi, -1e-30], np.float32)
+    probes = (Probe("", vector, vector * 2), Probe("naïve 文 \0 🙂", vector, vector))
+    found = parse(tiny.model(probes=probes), NOWHERE).probes
+    assert [probe.text for probe in found] == ["", "naïve 文 \0 🙂"]
+    np.testing.assert_array_equal(found[0].reference, vector)
+    np.testing.assert_array_equal(found[0].output, vector * 2)

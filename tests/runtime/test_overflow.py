@@ -1,0 +1,157 @@
+"""Texts longer than the model takes; the tiny model takes 8 tokens, 2 of them special."""
+
+import re
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tokenizers.processors import TemplateProcessing
+
+from embedge import Encoder, OptionError, TextError, TextTooLongError, TruncationWarning
+from embedge.overflow import mean_of_windows, sequences
+from embedge.similarity import unit
+from embedge.tokenizer import TextTokenizer
+
+from . import tiny
+from .tiny import CLS, SEP, A, B
+
+SEVEN = "a b a b a b a"
+
+
+def test_truncate_cuts_warns_once_and_counts(encoder: Encoder) -> None:
+    """Six of the seven words are left: 1 + 3 * 2 = 7 and 3 * 4 = 12, so (7, 12) / sqrt(193)."""
+    message = "1 of the texts have more than 8 tokens and were cut; use overflow='mean' or 'error'"
+    with pytest.warns(TruncationWarning, match=message) as told:
+        vectors = encoder.encode([SEVEN, "a b"])
+    np.testing.assert_allclose(vectors[0], np.array([7, 12]) / 193**0.5, atol=1e-6)
+    np.testing.assert_allclose(vectors[1], tiny.A_B, atol=1e-6)
+    assert len(told) == 1
+    assert encoder.truncated == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        encoder.encode([SEVEN, SEVEN])
+    assert encoder.truncated == 3
+
+
+def test_a_text_that_just_fits_is_not_cut(encoder: Encoder) -> None:
+    assert encoder.count_tokens("a b a b a b") == 8
+    encoder.encode(["a b a b a b"], overflow="error")
+    encoder.encode(["a b a b a b"])
+    assert encoder.truncated == 0
+
+
+@pytest.mark.parametrize("repeats", [1, 20_000])
+def test_error_names_the_text_its_tokens_and_the_limit(encoder: Encoder, repeats: int) -> None:
+    message = (
+        f"text 5001 has {7 * repeats + 2} tokens, but the model takes 8; shorten it, or use "
+        "overflow='truncate' or 'mean'"
+    )
+    texts = ["a"] * 5001 + [f"{SEVEN} " * repeats, SEVEN]
+    with pytest.raises(TextTooLongError, match=message) as caught:
+        encoder.encode(texts, overflow="error")
+    assert caught.value.position == 5001
+    assert isinstance(caught.value, ValueError)
+    assert encoder.truncated == 0
+
+
+def test_mean_by_hand(encoder: Encoder) -> None:
+    """Windows "a b a b a b" and "a": unit vectors (7, 12) / sqrt(193) and (1, 0), weights 6 and 1.
+
+    Their weighted sum is 6 (7, 12) / sqrt(193) + (1, 0) = (4.0233, 5.1827), here normalized.
+    """
+    expected = 6 * np.array([7, 12]) / 193**0.5 + np.array([1, 0])
+    expected /= np.linalg.norm(expected)
+    vectors = encoder.encode(["b", SEVEN, "a"], overflow="mean")
+    np.testing.assert_allclose(vectors[1], expected, atol=1e-6)
+    np.testing.assert_array_equal(vectors[[0, 2]], encoder.encode(["b", "a"]))
+    assert encoder.truncated == 0
+
+
+def test_the_mean_of_a_model_that_does_not_normalize_is_not_normalized(tmp_path: Path) -> None:
+    """As before, without the last division: means (7, 12) / 8 and (3, 0) / 3, weights 6 and 1."""
+    nodes = [*tiny.NODES[:-4], tiny.node("Div", ["sum", "count"], "sentence_embedding")]
+    settings = replace(tiny.SETTINGS, normalized=False)
+    data = tiny.model(tiny.graph(nodes=nodes), settings)
+    vector = Encoder(tiny.write(tmp_path / "x.onnx", data)).encode(SEVEN, overflow="mean")
+    expected = (6 * np.array([7, 12]) / 8 + np.array([1, 0])) / 7
+    np.testing.assert_allclose(vector, expected, rtol=1e-6)
+
+
+def test_mean_agrees_with_a_direct_computation(default: Encoder) -> None:
+    """Windows cut by hand at word ends, encoded one by one as texts of their own."""
+    words = [f"word{i % 17} river" if i % 3 else "password," for i in range(400)]
+    text = " ".join(words)
+    capacity = default.max_tokens - 2
+    windows: list[str] = []
+    for word in text.replace(",", " ,").split(" "):
+        longer = f"{windows[-1]} {word}" if windows else word
+        if windows and default.count_tokens(longer) - 2 <= capacity:
+            windows[-1] = longer
+        else:
+            windows.append(word)
+    weights = np.array(default.count_tokens(windows)) - 2
+    assert len(windows) > 3
+    assert weights.sum() + 2 == default.count_tokens(text)
+    expected = unit((weights @ default.encode(windows) / weights.sum())[None])[0]
+    np.testing.assert_allclose(default.encode(text, overflow="mean"), expected, atol=1e-6)
+
+
+def test_mean_does_not_depend_on_neighbours_nor_threads(default: Encoder) -> None:
+    texts = [" ".join(f"w{i * j % 29}" for j in range(i * 45)) for i in range(6)]
+    alone = np.stack([default.encode(text, overflow="mean") for text in texts])
+    together = default.encode(texts, overflow="mean")
+    np.testing.assert_array_equal(together, alone)
+    reverse = Encoder(threads=1).encode(texts[::-1], overflow="mean")[::-1]
+    np.testing.assert_array_equal(reverse, alone)
+
+
+def test_weighted_means_by_hand() -> None:
+    """Three texts of one, two and one windows: (3 (1, 0) + 1 (0, 1)) / 4 = (0.75, 0.25)."""
+    vectors = np.array([[5, 5], [1, 0], [0, 1], [7, 7]], np.float32)
+    weights, first = np.array([1, 3, 1, 9]), np.array([True, True, False, True])
+    means = mean_of_windows(vectors, weights, first, normalize=False)
+    np.testing.assert_array_equal(means, np.array([[5, 5], [0.75, 0.25], [7, 7]], np.float32))
+    scaled = mean_of_windows(vectors, weights, first, normalize=True)
+    np.testing.assert_allclose(scaled[1], np.array([3, 1]) / 10**0.5, atol=1e-6)
+    np.testing.assert_array_equal(scaled[[0, 2]], vectors[[0, 3]])
+
+
+@pytest.mark.parametrize("overflow", ["cut", "", None, "TRUNCATE"])
+def test_an_overflow_that_there_is_not_is_refused(encoder: Encoder, overflow: Any) -> None:
+    message = f"overflow should be one of 'truncate', 'error', 'mean', but is {overflow!r}"
+    with pytest.raises(OptionError, match=message):
+        encoder.encode([], overflow=overflow)
+    with pytest.raises(OptionError, match=message):
+        encoder.encode_iter([], overflow=overflow)
+
+
+def test_sequences_know_their_texts() -> None:
+    tokenizer = TextTokenizer(tiny.TOKENIZER, 4)
+    fitted = sequences(tokenizer, ["a", "a b a b b", ""], 0, "mean")
+    assert fitted.ids == [
+        [CLS, A, SEP], [CLS, A, B, SEP], [CLS, A, B, SEP], [CLS, B, SEP], [CLS, SEP]
+    ]  # fmt: skip
+    assert fitted.owners.tolist() == [0, 1, 1, 1, 2]
+    assert fitted.starts.tolist() == [True, True, False, False, True]
+    assert fitted.cut == 0
+
+
+@pytest.mark.parametrize("overflow", ["error", "mean"])
+def test_a_surrogate_far_inside_a_long_text_is_named(encoder: Encoder, overflow: Any) -> None:
+    text = "a b " * 30_000 + "\ud800"
+    message = re.escape("text 2 holds a lone surrogate (U+D800) at character 120000")
+    with pytest.raises(TextError, match=message) as caught:
+        encoder.encode(["a", "b", text], overflow=overflow)
+    assert caught.value.position == 2
+
+
+def test_a_text_without_tokens_for_a_model_without_special_tokens_is_named(tmp_path: Path) -> None:
+    own = tiny.tokenizer()
+    own.post_processor = TemplateProcessing(single="$A", special_tokens=[])
+    encoder = Encoder(tiny.write(tmp_path / "x.onnx", tiny.model(tokenizer=own.to_str())))
+    assert encoder.encode("b").tolist() == [0, 1]
+    with pytest.raises(TextError, match=r"text 1 has no tokens for this model.*leave it out"):
+        encoder.encode(["b", "  ", "a"])

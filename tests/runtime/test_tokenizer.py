@@ -1,0 +1,181 @@
+"""Token ids, and long texts in pieces and windows. The tiny vocabulary is in tiny.py."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+import embedge.tokenizer
+from embedge import Encoder
+from embedge.errors import ModelError, TextError
+from embedge.tokenizer import TextTokenizer
+
+from . import tiny
+from .tiny import CLS, PART_A, PART_B, PART_C, SEP, UNK, A, B, C
+
+
+@pytest.fixture
+def tokenizer() -> TextTokenizer:
+    return TextTokenizer(tiny.TOKENIZER, max_tokens=8)
+
+
+@pytest.mark.parametrize(
+    ("text", "ids"),
+    [
+        ("a b", [A, B]),
+        ("", []),
+        (" \t\n ", []),
+        ("abc cab", [A, PART_B, PART_C, C, PART_A, PART_B]),
+        ("A É x", [A, UNK, UNK]),
+        ("a\0b", [A, PART_B]),
+        ("文a", [UNK, A]),
+    ],
+)
+def test_ids_by_hand(tokenizer: TextTokenizer, text: str, ids: list[int]) -> None:
+    assert tokenizer.ids([text]) == [ids]
+    assert tokenizer.count([text]) == [len(ids) + 2]
+
+
+def test_special_tokens_go_around_and_what_does_not_fit_is_cut(tokenizer: TextTokenizer) -> None:
+    assert tokenizer.capacity == 6
+    assert tokenizer.wrap([A, B]) == [CLS, A, B, SEP]
+    assert tokenizer.wrap([]) == [CLS, SEP]
+    assert tokenizer.wrap([A] * 6 + [B]) == [CLS, A, A, A, A, A, A, SEP]
+
+
+def test_truncation_and_padding_of_the_file_are_switched_off() -> None:
+    own = tiny.tokenizer()
+    own.enable_truncation(3)
+    own.enable_padding(length=20)
+    assert TextTokenizer(own.to_str(), 8).ids(["a b c a b", "a"]) == [[A, B, C, A, B], [A]]
+
+
+def test_a_tokenizer_without_special_tokens() -> None:
+    own = tiny.tokenizer()
+    values = json.loads(own.to_str())
+    values["post_processor"] = None
+    tokenizer = TextTokenizer(json.dumps(values), 8)
+    assert tokenizer.capacity == 8
+    assert tokenizer.wrap([A]) == [A]
+    assert tokenizer.count(["", "a"]) == [0, 1]
+
+
+@pytest.mark.parametrize("max_tokens", [1, 2])
+def test_max_tokens_must_leave_room_for_a_text(max_tokens: int) -> None:
+    with pytest.raises(ModelError, match=f"max_tokens is {max_tokens}, which leaves no room"):
+        TextTokenizer(tiny.TOKENIZER, max_tokens)
+
+
+@pytest.mark.parametrize(
+    ("text", "windows"),
+    [
+        ("a b c a b c a b", [[A, B, C, A, B, C], [A, B]]),
+        # The third word would not fit whole, so the first window ends before it.
+        ("abc ab cab", [[A, PART_B, PART_C, A, PART_B], [C, PART_A, PART_B]]),
+        # A word longer than a window is cut where the window ends, and the next starts afresh.
+        ("a" * 8 + " b", [[A] + [PART_A] * 5, [PART_A, PART_A, B]]),
+        ("a b", [[A, B]]),
+        ("", [[]]),
+        ("abcabc abcabc", [[A, PART_B, PART_C, PART_A, PART_B, PART_C]] * 2),
+        ("b " + "a" * 13, [[B], [A] + [PART_A] * 5, [PART_A] * 6, [PART_A]]),
+    ],
+)
+def test_windows_by_hand(tokenizer: TextTokenizer, text: str, windows: list[list[int]]) -> None:
+    assert tokenizer.windows(text) == windows
+
+
+def test_windows_lose_and_invent_nothing(tokenizer: TextTokenizer) -> None:
+    words = ["a", "abc", "bb", "cacacaca", "b" * 20, "文"]
+    for seed in range(50):
+        text = " ".join(words[(seed * i * i + i) % len(words)] for i in range(seed))
+        runs = tokenizer.windows(text)
+        assert sum(runs, []) == tokenizer.ids([text])[0]  # noqa: RUF017  (short lists)
+        assert all(len(run) <= tokenizer.capacity for run in runs)
+
+
+@pytest.fixture
+def pieces_of_ten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedge.tokenizer, "_PIECE_CHARACTERS", 10)
+
+
+LONG = ["a b c " * 9, "abc\ncab bca  " * 7, "   " * 20 + "a", "ab " * 3 + "c", "文文 " * 12]
+
+
+@pytest.mark.usefixtures("pieces_of_ten")
+@pytest.mark.parametrize("text", LONG)
+def test_ids_in_pieces_are_those_of_the_whole_text(tokenizer: TextTokenizer, text: str) -> None:
+    whole = Tokenizer.from_str(tiny.TOKENIZER).encode(text, add_special_tokens=False).ids
+    assert tokenizer.ids(["b", text, "a"]) == [[B], whole, [A]]
+    assert sum(tokenizer.windows(text), []) == whole  # noqa: RUF017
+
+
+@pytest.mark.usefixtures("pieces_of_ten")
+def test_a_text_without_spaces_is_cut_into_pieces_too(tokenizer: TextTokenizer) -> None:
+    assert tokenizer.ids(["文" * 25]) == [[UNK] * 25]
+
+
+@pytest.mark.usefixtures("pieces_of_ten")
+def test_with_a_limit_reading_stops_once_it_is_passed(tokenizer: TextTokenizer) -> None:
+    (ids,) = tokenizer.ids(["a " * 1000], limit=6)
+    assert 6 < len(ids) <= 12
+    assert set(ids) == {A}
+
+
+@pytest.mark.parametrize("size", [10, 2**16])
+@pytest.mark.parametrize(
+    ("text", "character", "code"),
+    [
+        ("\ud800", 0, "D800"),
+        ("a b \udfff", 4, "DFFF"),
+        ("a b c a b c a b \udc80 a", 16, "DC80"),
+    ],
+)
+def test_a_lone_surrogate_is_named(
+    tokenizer: TextTokenizer,
+    monkeypatch: pytest.MonkeyPatch,
+    size: int,
+    text: str,
+    character: int,
+    code: str,
+) -> None:
+    monkeypatch.setattr(embedge.tokenizer, "_PIECE_CHARACTERS", size)
+    message = (
+        rf"text 7 holds a lone surrogate \(U\+{code}\) at character {character}, "
+        r"which is not valid Unicode; read the text with errors='replace'"
+    )
+    with pytest.raises(TextError, match=message) as caught:
+        tokenizer.ids(["a", text], start=6)
+    assert caught.value.position == 7
+    with pytest.raises(TextError, match=message):
+        tokenizer.windows(text, 7)
+    with pytest.raises(TextError, match=message):
+        tokenizer.count(["a", text], start=6)
+
+
+def words_only() -> Tokenizer:
+    """Knows "a" and "b", and has no token for what it does not know."""
+    tokenizer = Tokenizer(models.WordLevel({"a": A, "b": B}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return tokenizer
+
+
+def test_a_tokenizer_that_fails_on_a_text_gives_our_error(tmp_path: Path) -> None:
+    path = tiny.write(tmp_path / "x.onnx", tiny.model(tokenizer=words_only().to_str()))
+    encoder = Encoder(path)
+    assert encoder.count_tokens("a b") == 2
+    with pytest.raises(ModelError, match=r"tokenizer in the file failed on a text .*export it aga"):
+        encoder.encode("c")
+
+
+def test_ids_agree_with_published_ones(default: Encoder, eval_data: Path) -> None:
+    """bert-base-uncased's ids for thirty odd texts, from the tests of transformers.js."""
+    published = json.loads((eval_data / "tokenizer_conformance.json").read_text("utf-8"))
+    cases = [case for case in published["cases"]["bert-base-uncased"] if "text_pair" not in case]
+    assert len(cases) > 25
+    tokenizer = default._tokenizer
+    for case in cases:
+        (ids,) = tokenizer.ids([case["text"]])
+        assert tokenizer.wrap(ids) == case["ids"], case["case"]
+    (ids,) = tokenizer.ids(["a" * 50_000])
+    assert tokenizer.wrap(ids) == published["also"]["ids"]
