@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 from embedge_export.recipe import Recipe
 
 if TYPE_CHECKING:
-    from embedge_export.pipeline import export
+    from embedge_export.pipeline import export, export_all
 
-__all__ = ["Recipe", "export"]
+__all__ = ["Recipe", "export", "export_all"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import `export` when it is first asked for: it brings PyTorch."""
-    if name != "export":
+    """Import the pipeline when it is first asked for: it brings PyTorch."""
+    if name not in ("export", "export_all"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from embedge_export.cli import load_export
+    from embedge_export.cli import load_pipeline
 
-    return load_export()
+    return getattr(load_pipeline(), name)

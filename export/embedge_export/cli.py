@@ -4,7 +4,6 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ EXAMPLES = """examples:
   embedge export sentence-transformers/all-MiniLM-L6-v2 -o all-MiniLM-L6-v2.onnx
   embedge export ./my-fine-tuned-model -o my-model.onnx --format fp32
   embedge export models/all-MiniLM-L6-v2 -o model.onnx      (a recipe)
+  embedge export ./my-fine-tuned-model --all -o models
 """
 
 
@@ -28,8 +28,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a recipe.toml or its folder, a sentence-transformers or transformers folder, "
         "or a hub id",
     )
-    parser.add_argument("-o", "--output", required=True, type=Path, help="the file to write")
-    parser.add_argument("--format", choices=("int8", "fp32"), default="int8")
+    parser.add_argument(
+        "-o", "--output", required=True, type=Path, help="the file to write (--all: its folder)"
+    )
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument(
+        "--format",
+        choices=("int8", "fp16", "fp32"),
+        default="int8",
+        help="int8 for CPUs (default), fp16 for GPUs and CoreML, fp32",
+    )
+    form.add_argument("--all", action="store_true", help="write FOLDER/NAME.FORMAT.onnx for each")
     parser.add_argument("--name", help="the model's name (default: of the source)")
     parser.add_argument("--revision", help="commit, tag or branch of a hub id")
     parser.add_argument("--max-tokens", type=int, help="instead of the model's own limit")
@@ -38,41 +47,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--calibration", type=Path, help="texts to choose int8 ranges with, one a line"
     )
+    parser.add_argument(
+        "--eval",
+        type=Path,
+        metavar="PAIRS.tsv",
+        help="lines of text, text and score: the report has rank correlations",
+    )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Export, and print the steps on standard error and the report on standard output."""
-    export = load_export()
+    pipeline = load_pipeline()
     given = {
         key: getattr(arguments, key)
         for key in ("name", "revision", "max_tokens", "pooling", "licence")
         if getattr(arguments, key) is not None
     }
     recipe = dataclasses.replace(Recipe.of(arguments.source), **given)
-    report = export(
-        recipe,
-        arguments.output,
-        format=arguments.format,
-        calibration=_texts(arguments.calibration),
-        notify=lambda line: print(line, file=sys.stderr, flush=True),
-    )
+    options = {
+        "calibration": _texts(arguments.calibration),
+        "pairs": arguments.eval and pipeline.Pairs.read(arguments.eval),
+        "notify": lambda line: print(line, file=sys.stderr, flush=True),
+    }
+    if arguments.all:
+        report = pipeline.export_all(recipe, arguments.output, **options)
+    else:
+        report = pipeline.export(recipe, arguments.output, format=arguments.format, **options)
     if arguments.json:
         print(json.dumps(report, indent=2))
     return 0
 
 
-def load_export() -> Callable[..., dict[str, Any]]:
+def load_pipeline() -> Any:
     """Import the pipeline; raises ExportError with the install line where the extra is missing."""
     try:
-        from embedge_export.pipeline import export
+        from embedge_export import pipeline
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("embedge"):
             raise
         raise ExportError(
             "install", f"exporting needs more than running (no {error.name}); run: {INSTALL}"
         ) from error
-    return export
+    return pipeline
 
 
 def _texts(path: Path | None) -> list[str] | None:

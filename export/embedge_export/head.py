@@ -14,19 +14,34 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from embedge.errors import ExportError
 from embedge.modelfile import INPUTS, OUTPUT
 
 Pooling = Literal["mean", "cls", "max", "mean_sqrt_len", "weighted_mean", "last"]
 Activation = Literal["identity", "tanh", "relu", "gelu", "sigmoid", "silu"]
 
+SEGMENTS = "token_type_ids"  # an input that is 0 for a single text
+
 _HIDDEN = "last_hidden_state"
 
 
 @dataclass(frozen=True)
+class Prompt:
+    """A prompt, known by its first token ids; the first ``count`` tokens are not pooled."""
+
+    ids: tuple[int, ...]
+    count: int
+
+
+@dataclass(frozen=True)
 class Pool:
-    """Token vectors to one vector, by one mode or by several, concatenated."""
+    """Token vectors to one vector, by one mode or by several, concatenated.
+
+    The tokens of ``left_out`` prompts are not pooled, where a text starts with one of them.
+    """
 
     modes: tuple[Pooling, ...]
+    left_out: tuple[Prompt, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -92,13 +107,15 @@ def attach(
 
     Args:
         model: takes int64 (batch, sequence) inputs, gives ``last_hidden_state`` float32 (batch,
-            sequence, hidden size). Inputs other than ids and mask are replaced by zeros: the
-            segment of a single text is 0.
+            sequence, hidden size). Segments, where it takes them, are replaced by zeros.
         modules: the head, in order; the first is a Pool.
         hidden_size: of the transformer.
 
     Returns:
         A model that gives ``sentence_embedding`` float32 (batch, dim), and that dim.
+
+    Raises:
+        ExportError: the transformer takes an input that is none of these three.
     """
     model = _copy(model)
     graph = model.graph
@@ -128,6 +145,12 @@ def _fix_inputs(graph: onnx.GraphProto) -> None:
         spec = helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "sequence"])
         graph.input.append(spec)
     for name in others:
+        if name != SEGMENTS:
+            raise ExportError(
+                "graph",
+                f"the traced transformer takes the input {name!r}; expected only "
+                f"{', '.join(INPUTS)} and {SEGMENTS}",
+            )
         if name in used:  # (1, 1): broadcasts against (batch, sequence)
             zero = np.zeros((1, 1), np.int64)
             graph.initializer.append(numpy_helper.from_array(zero, name))
@@ -135,8 +158,9 @@ def _fix_inputs(graph: onnx.GraphProto) -> None:
 
 def _append(build: _Builder, module: Module, value: str, dim: int) -> tuple[str, int]:
     match module:
-        case Pool(modes):
-            pooled = [POOLING[mode](build, value) for mode in modes]
+        case Pool(modes, left_out):
+            mask = _without(build, left_out) if left_out else INPUTS[1]
+            pooled = [POOLING[mode](build, value, mask) for mode in modes]
             dim *= len(modes)
             return (build.node("Concat", *pooled, axis=1) if len(modes) > 1 else pooled[0]), dim
         case Dense(weight, bias, activation):
@@ -151,8 +175,33 @@ def _append(build: _Builder, module: Module, value: str, dim: int) -> tuple[str,
             return _normalize(build, value), dim
 
 
-def _mask(build: _Builder) -> str:
-    return build.node("Cast", INPUTS[1], to=TensorProto.FLOAT)  # (batch, sequence)
+def _without(build: _Builder, prompts: Sequence[Prompt]) -> str:
+    """The mask without the tokens of a prompt: int64 (batch, sequence).
+
+    Which prompt a text has is read off its first tokens; of several that match, the longest counts.
+    """
+    ids, mask = INPUTS
+    one, width = build.constant(np.array(1, np.int64)), build.ints(-1)
+    tokens = build.node("Cast", mask, to=TensorProto.BOOL)
+    position = build.node("Sub", build.node("CumSum", mask, one), one)  # 0 at the first token
+    skips = []
+    for prompt in prompts:
+        last = build.ints(len(prompt.ids) - 1)
+        index = build.node("Max", build.node("Min", position, last), build.ints(0))
+        wanted = build.node("Gather", build.ints(*prompt.ids), index)  # (batch, sequence)
+        same = build.node("And", build.node("Equal", ids, wanted), tokens)
+        same = build.node("And", same, build.node("LessOrEqual", position, last))
+        same = build.node("Cast", same, to=TensorProto.INT64)
+        count = build.node("ReduceSum", same, width)  # (batch, 1)
+        found = build.node("Equal", count, build.ints(len(prompt.ids)))
+        skips.append(build.node("Where", found, build.ints(prompt.count), build.ints(0)))
+    skip = build.node("Max", *skips)
+    kept = build.node("Cast", build.node("GreaterOrEqual", position, skip), to=TensorProto.INT64)
+    return build.node("Mul", kept, mask)
+
+
+def _floats(build: _Builder, mask: str) -> str:
+    return build.node("Cast", mask, to=TensorProto.FLOAT)  # (batch, sequence)
 
 
 def _weighted_sum(build: _Builder, weights: str, hidden: str) -> str:
@@ -165,39 +214,41 @@ def _total(build: _Builder, weights: str) -> str:
     return build.node("Max", total, build.floats(1e-9))
 
 
-def _mean(build: _Builder, hidden: str) -> str:
+def _mean(build: _Builder, hidden: str, kept: str) -> str:
     """sum(mask * h) / sum(mask)."""
-    mask = _mask(build)
+    mask = _floats(build, kept)
     return build.node("Div", _weighted_sum(build, mask, hidden), _total(build, mask))
 
 
-def _mean_sqrt_len(build: _Builder, hidden: str) -> str:
+def _mean_sqrt_len(build: _Builder, hidden: str, kept: str) -> str:
     """sum(mask * h) / sqrt(sum(mask))."""
-    mask = _mask(build)
-    root = build.node("Sqrt", _total(build, mask))
+    mask = _floats(build, kept)
+    # Pow, not Sqrt: that rounds differently in a batch of one (onnxruntime 1.20).
+    root = build.node("Pow", _total(build, mask), build.floats(0.5))
     return build.node("Div", _weighted_sum(build, mask, hidden), root)
 
 
-def _weighted_mean(build: _Builder, hidden: str) -> str:
-    """sum(p * mask * h) / sum(p * mask), p = 1, 2, ... counted over the tokens of the mask."""
-    mask = _mask(build)
-    position = build.node("CumSum", mask, build.constant(np.array(1, np.int64)))
+def _weighted_mean(build: _Builder, hidden: str, kept: str) -> str:
+    """sum(p * mask * h) / sum(p * mask), p = 1, 2, ... counted over the text's tokens."""
+    mask = _floats(build, kept)
+    tokens = mask if kept == INPUTS[1] else _floats(build, INPUTS[1])
+    position = build.node("CumSum", tokens, build.constant(np.array(1, np.int64)))
     weights = build.node("Mul", position, mask)
     return build.node("Div", _weighted_sum(build, weights, hidden), _total(build, weights))
 
 
-def _max(build: _Builder, hidden: str) -> str:
+def _max(build: _Builder, hidden: str, kept: str) -> str:
     """The largest value of each component over the tokens of the mask."""
-    keep = build.node("Cast", INPUTS[1], to=TensorProto.BOOL)
+    keep = build.node("Cast", kept, to=TensorProto.BOOL)
     keep = build.node("Unsqueeze", keep, build.ints(2))  # (batch, sequence, 1)
     lowest = build.constant(np.array(np.finfo(np.float32).min, np.float32))
     masked = build.node("Where", keep, hidden, lowest)
     return build.node("ReduceMax", masked, build.ints(1), keepdims=0)
 
 
-def _pick(build: _Builder, hidden: str, **last: int) -> str:
+def _pick(build: _Builder, hidden: str, kept: str, **last: int) -> str:
     """The hidden state of the first (or last) token of the mask."""
-    index = build.node("ArgMax", INPUTS[1], axis=1, keepdims=1, **last)  # (batch, 1)
+    index = build.node("ArgMax", kept, axis=1, keepdims=1, **last)  # (batch, 1)
     index = build.node("Unsqueeze", index, build.ints(2))  # (batch, 1, 1)
     size = build.node("Shape", hidden)
     ends = build.node("Slice", size, build.ints(2), build.ints(3))  # [hidden]
@@ -208,8 +259,8 @@ def _pick(build: _Builder, hidden: str, **last: int) -> str:
 
 def _normalize(build: _Builder, value: str) -> str:
     """x / max(|x|, 1e-12), as torch.nn.functional.normalize."""
-    squares = build.node("Mul", value, value)
-    norm = build.node("Sqrt", build.node("ReduceSum", squares, build.ints(-1), keepdims=1))
+    # ReduceL2, not Sqrt(ReduceSum): those round differently in a batch of one (onnxruntime 1.20).
+    norm = build.node("ReduceL2", value, build.ints(-1), keepdims=1)
     return build.node("Div", value, build.node("Max", norm, build.floats(1e-12)))
 
 
@@ -220,13 +271,14 @@ def _gelu(build: _Builder, value: str) -> str:
     return build.node("Mul", value, factor)
 
 
-POOLING: dict[Pooling, Callable[[_Builder, str], str]] = {
+# (builder, hidden states float32 (batch, sequence, hidden), mask int64) to a vector's name.
+POOLING: dict[Pooling, Callable[[_Builder, str, str], str]] = {
     "mean": _mean,
-    "cls": lambda build, hidden: _pick(build, hidden),
+    "cls": lambda build, hidden, kept: _pick(build, hidden, kept),
     "max": _max,
     "mean_sqrt_len": _mean_sqrt_len,
     "weighted_mean": _weighted_mean,
-    "last": lambda build, hidden: _pick(build, hidden, select_last_index=1),
+    "last": lambda build, hidden, kept: _pick(build, hidden, kept, select_last_index=1),
 }
 assert set(POOLING) == set(get_args(Pooling))
 

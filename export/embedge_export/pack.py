@@ -63,6 +63,19 @@ def _strip(model: onnx.ModelProto) -> None:
     for node in model.graph.node:
         node.doc_string = ""
         del node.metadata_props[:]
+    kept = {spec.name for spec in (*model.graph.input, *model.graph.output)}
+    made = [name for node in model.graph.node for name in node.output if name not in kept]
+    _rename(model.graph, {name: f"v{index}" for index, name in enumerate(made) if name})
+
+
+def _rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
+    """Rename values, where subgraphs read them too: a tracer's names are a path each."""
+    for node in graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                _rename(attribute.g, names)
 
 
 @contextmanager

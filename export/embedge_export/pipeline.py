@@ -1,9 +1,8 @@
 """source > trace > graph > quantize > pack > verify, and a file only if all of it went well."""
 
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -14,15 +13,42 @@ from numpy.typing import NDArray
 from embedge.batching import micro_batches
 from embedge.encoder import Encoder
 from embedge.errors import EmbedgeError, ExportError, OptionError
-from embedge.modelfile import INPUTS, Probe
+from embedge.modelfile import INPUTS
 from embedge.settings import ModelSettings
 from embedge.tokenizer import TextTokenizer
-from embedge_export import graph, head, pack, quantize, verify
+from embedge_export import graph, half, head, pack, quantize, verify
+from embedge_export.evaluate import Pairs
 from embedge_export.recipe import Recipe
-from embedge_export.source import Source, load, trace
+from embedge_export.source import Source, load
+from embedge_export.trace import trace
 
-Format = Literal["int8", "fp32"]
+Format = Literal["int8", "fp16", "fp32"]
 Notify = Callable[[str], None]
+Report = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Scheme:
+    """How a format is made of the fp32 graph, and what it has to prove."""
+
+    make: Callable[[onnx.ModelProto, Source, Sequence[str]], onnx.ModelProto]
+    portable: bool  # from the graph of onnx's own operators
+    quantization: str
+    mean_cosine: float
+
+
+def _int8(model: onnx.ModelProto, source: Source, texts: Sequence[str]) -> onnx.ModelProto:
+    return quantize.quantize_int8(model, _feeds(texts, source))
+
+
+def _fp16(model: onnx.ModelProto, source: Source, texts: Sequence[str]) -> onnx.ModelProto:
+    return half.to_half(model)
+
+
+QUANTIZED: dict[Format, _Scheme] = {
+    "int8": _Scheme(_int8, False, quantize.QUANTIZATION_SCHEME, verify.INT8_MEAN_COSINE),
+    "fp16": _Scheme(_fp16, True, "fp16", verify.FP16_MEAN_COSINE),
+}
 
 
 def export(
@@ -31,15 +57,17 @@ def export(
     *,
     format: Format = "int8",
     calibration: Sequence[str] | None = None,
+    pairs: Pairs | None = None,
     notify: Notify = lambda message: None,
-) -> dict[str, Any]:
+) -> Report:
     """Export a sentence transformer into one model file.
 
     Args:
         source: a Recipe, a recipe.toml or its folder, a model's folder, or a hub id.
         output: where the file goes; it appears whole or not at all.
-        format: "int8" (for CPUs) or "fp32".
+        format: "int8" (for CPUs), "fp16" (for GPUs and CoreML) or "fp32".
         calibration: texts to choose the int8 ranges with; None is the exporter's own.
+        pairs: scored pairs of texts; the report then has their rank correlations.
         notify: called with one line of text at each step.
 
     Returns:
@@ -51,59 +79,86 @@ def export(
     """
     if format not in get_args(Format):
         raise OptionError(f"unknown format {format!r}; known: {', '.join(get_args(Format))}")
-    output = Path(output)
-    if not output.parent.is_dir():
-        raise ExportError("pack", f"there is no folder {output.parent}; make it first")
-    if output.is_dir():
+    if Path(output).is_dir():
         raise ExportError("pack", f"{output} is a folder; give the path of the file to write")
+    outputs = {format: Path(output)}
+    return _export(Recipe.of(source), outputs, calibration, pairs, notify)[format]
+
+
+def export_all(
+    source: str | Path | Recipe,
+    folder: str | Path,
+    *,
+    calibration: Sequence[str] | None = None,
+    pairs: Pairs | None = None,
+    notify: Notify = lambda message: None,
+) -> dict[Format, Report]:
+    """Export a sentence transformer into one file of each format: FOLDER/NAME.int8.onnx, ...
+
+    The files appear when all of them are proven. Arguments, reports and errors are `export`'s.
+    """
     recipe = Recipe.of(source)
+    name = recipe.name or Path(recipe.source).name
+    outputs = {format: Path(folder) / f"{name}.{format}.onnx" for format in get_args(Format)}
+    return _export(recipe, outputs, calibration, pairs, notify)
+
+
+def _export(
+    recipe: Recipe,
+    outputs: Mapping[Format, Path],
+    calibration: Sequence[str] | None,
+    pairs: Pairs | None,
+    notify: Notify,
+) -> dict[Format, Report]:
+    folder = next(iter(outputs.values())).parent
+    if not folder.is_dir():
+        raise ExportError("pack", f"there is no folder {folder}; make it first")
     notify(f"source    {recipe.source}")
     with _step("source"):
-        loaded = load(recipe)
-        probes = _probes(recipe, loaded)
-        reference = loaded.encode(probes)  # (probes, dim)
-    notify(f"trace     {loaded.origin['architecture']}, {loaded.max_tokens} tokens")
+        source = load(recipe)
+        probes = _probes(recipe, source)
+        judge = verify.Judge(source, probes, pairs, folder, notify)
+    for key, value in source.overridden.items():
+        notify(f"source    {key} instead of the model's own {value!r}")
+    notify(f"trace     {source.origin['architecture']}, {source.max_tokens} tokens")
     with _step("trace"):
-        traced = trace(loaded)
+        traced = trace(source)
     notify(f"graph     {len(traced.graph.node)} nodes traced")
     with _step("graph"):
-        model, dim = head.attach(traced, loaded.modules, loaded.hidden_size)
+        attached, dim = head.attach(traced, source.modules, source.hidden_size)
         del traced
-        model = graph.simplify(model)
-    settings = _settings(loaded, dim)
-    report: dict[str, Any] = {"tools": verify.tools(), "probes": len(probes)}
-
-    def draft(model: onnx.ModelProto, settings: ModelSettings) -> NDArray[np.float32]:
-        """Vectors of the probes, from a file as its users will load it."""
-        return _write_and_encode(model, settings, loaded.tokenizer_json, probes, output)
-
+        attached = graph.trim_tables(attached, source.max_tokens)
+        wanted = {QUANTIZED[format].portable for format in outputs if format in QUANTIZED}
+        models = {kind: graph.simplify(attached, portable=kind) for kind in wanted | {False}}
+        del attached
+    settings = _settings(source, dim)
     with _step("verify"):
-        vectors = draft(model, settings)
-        report["fp32_against_source"] = _compared(
-            "fp32 against the source", vectors, reference, settings, notify,
-            min_cosine=verify.FP32_MIN_COSINE,
-        )  # fmt: skip
-    if format == "int8":
-        notify(f"quantize  {len(model.graph.node)} nodes")
-        with _step("quantize"):
-            texts = quantize.calibration_texts() if calibration is None else calibration
-            model = quantize.quantize_int8(model, _feeds(texts, loaded))
-        settings = replace(settings, quantization=quantize.QUANTIZATION_SCHEME)
-        fp32 = vectors
-        with _step("verify"):
-            vectors = draft(model, settings)
-            report["int8_against_fp32"] = _compared(
-                "int8 against fp32", vectors, fp32, settings, notify,
-                mean_cosine=verify.QUANTIZED_MEAN_COSINE,
-            )  # fmt: skip
-    proofs = [Probe(*values) for values in zip(probes, reference, vectors, strict=True)]
-    with _step("pack"), pack.atomic(output) as temporary:
-        data = pack.pack(model, settings, loaded.tokenizer_json, proofs, report)
-        temporary.write_bytes(data)
-        if not np.array_equal(Encoder(temporary).encode(probes), vectors):
-            raise ExportError("verify", "the written file gives other vectors than its draft")
-    notify(f"pack      {output}, {len(data):,} bytes")
-    return report
+        judge.fp32(models[False], settings)
+    reports: dict[Format, Report] = {}
+    with ExitStack() as stack:
+        for format, output in outputs.items():
+            if format in QUANTIZED:
+                scheme = QUANTIZED[format]
+                model = models[scheme.portable]
+                notify(f"quantize  {format}, {len(model.graph.node)} nodes")
+                with _step("quantize"):
+                    texts = quantize.calibration_texts() if calibration is None else calibration
+                    made = scheme.make(model, source, texts)
+                stated = replace(settings, quantization=scheme.quantization)
+                with _step("verify"):
+                    proof = judge.quantized(format, made, stated, scheme.mean_cosine)
+            else:
+                made, stated, proof = models[False], settings, judge.first
+            with _step("pack"):
+                temporary = stack.enter_context(pack.atomic(output))
+                data = pack.pack(made, stated, source.tokenizer_json, proof.probes, proof.report)
+                temporary.write_bytes(data)
+                written = Encoder(temporary).encode(probes)
+                if not np.array_equal(written, proof.vectors):
+                    raise ExportError("verify", "the file gives other vectors than its draft")
+            reports[format] = proof.report
+            notify(f"pack      {output}, {len(data):,} bytes")
+    return reports
 
 
 @contextmanager
@@ -136,7 +191,7 @@ def _settings(source: Source, dim: int) -> ModelSettings:
         name=source.name,
         dim=dim,
         max_tokens=source.max_tokens,
-        pooling="+".join(pool.modes),
+        pooling="+".join(pool.modes) + (" without the prompt" if pool.left_out else ""),
         normalized=isinstance(source.modules[-1], head.Normalize),
         quantization="fp32",
         prompts=source.prompts,
@@ -144,45 +199,8 @@ def _settings(source: Source, dim: int) -> ModelSettings:
         similarity=source.similarity,
         source=source.origin,
         licence=source.licence,
+        matryoshka_dims=tuple(n for n in source.matryoshka_dims if n < dim),
     )
-
-
-def _write_and_encode(
-    model: onnx.ModelProto,
-    settings: ModelSettings,
-    tokenizer_json: str,
-    texts: Sequence[str],
-    beside: Path,
-) -> NDArray[np.float32]:
-    with tempfile.TemporaryDirectory(dir=beside.parent, prefix=".embedge-") as folder:
-        path = Path(folder) / "draft.onnx"
-        path.write_bytes(pack.pack(model, settings, tokenizer_json, [], {}))
-        return Encoder(path).encode(texts)
-
-
-def _compared(
-    what: str,
-    got: NDArray[np.float32],
-    reference: NDArray[np.float32],
-    settings: ModelSettings,
-    notify: Notify,
-    *,
-    min_cosine: float = -1.0,
-    mean_cosine: float = -1.0,
-) -> dict[str, float]:
-    figures = verify.compare(
-        what,
-        got,
-        reference,
-        normalized=settings.normalized,
-        min_cosine=min_cosine,
-        mean_cosine=mean_cosine,
-    )
-    notify(
-        f"verify    {what}: cosine mean {figures['cosine_mean']:.6f}, "
-        f"minimum {figures['cosine_min']:.6f}"
-    )
-    return figures
 
 
 def _feeds(texts: Sequence[str], source: Source) -> list[dict[str, NDArray[np.int64]]]:

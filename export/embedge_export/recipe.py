@@ -11,7 +11,6 @@ from embedge.errors import ExportError
 PROBES = (
     "A man is eating food.",
     "How do I reset a forgotten password?",
-    "The mitochondria produce most of the cell's supply of adenosine triphosphate.",
     "def area(radius: float) -> float: return math.pi * radius ** 2",
     "ORDER #48213-B SHIPPED 2024-02-29, TOTAL $1,204.50 (INCL. 19% VAT)",
     "Die Straßenbahn fährt über die Brücke; à bientôt, señor! 東京は今日も雨です。 Привет 🙂",

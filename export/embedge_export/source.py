@@ -1,53 +1,36 @@
-"""The only importer of torch, transformers, optimum and sentence-transformers: load and trace."""
+"""Find and load a sentence transformer: a package, a folder, or a repository of the hub."""
 
 import hashlib
 import importlib.util
+import json
 import logging
-import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-import torch
 from huggingface_hub import snapshot_download
 from numpy.typing import NDArray
-from optimum.exporters.onnx import onnx_export_from_model
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer import modules as st
 
 from embedge.errors import ExportError
-from embedge_export.head import Activation, Dense, LayerNorm, Module, Normalize, Pool, Pooling
+from embedge_export import describe
+from embedge_export.head import Module
 from embedge_export.recipe import Recipe
 
-OPSET = 18  # what the TorchScript tracer writes best; graph.py may raise it
-_UNLIMITED = 10**9  # tokenizers without a limit say 1e30
-
-_POOLING: dict[str, Pooling] = {  # sentence-transformers' names: ours
-    "mean": "mean",
-    "cls": "cls",
-    "max": "max",
-    "mean_sqrt_len_tokens": "mean_sqrt_len",
-    "weightedmean": "weighted_mean",
-    "lasttoken": "last",
-}
-_ACTIVATIONS: dict[type, Activation] = {
-    torch.nn.Identity: "identity",
-    torch.nn.Tanh: "tanh",
-    torch.nn.ReLU: "relu",
-    torch.nn.GELU: "gelu",
-    torch.nn.Sigmoid: "sigmoid",
-    torch.nn.SiLU: "silu",
-}
+_MAX_BYTES = 2**31 - 1  # protobuf's limit for one message, and so for one file
 
 
 @dataclass(frozen=True)
 class Source:
-    """A loaded sentence transformer, described in our terms."""
+    """A loaded sentence transformer, described in our terms.
+
+    ``overridden`` has the model's own value of everything that the recipe replaced.
+    """
 
     model: SentenceTransformer
     modules: tuple[Module, ...]
@@ -60,6 +43,8 @@ class Source:
     similarity: str
     origin: dict[str, str]
     licence: str
+    matryoshka_dims: tuple[int, ...] = ()
+    overridden: Mapping[str, Any] = field(default_factory=dict)
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """The reference: PyTorch's vectors of the texts one by one, float32 (n, dim)."""
@@ -86,7 +71,7 @@ def load(recipe: Recipe) -> Source:
             f"but the recipe expects {recipe.weights_sha256}",
         )
     try:
-        with _quiet():
+        with quiet():
             model = SentenceTransformer(
                 str(folder), device="cpu", local_files_only=True, trust_remote_code=False
             )
@@ -95,22 +80,19 @@ def load(recipe: Recipe) -> Source:
     model.eval()
     if not (folder / "modules.json").is_file():  # a bare transformer: mean is there, add the norm
         model.append(st.Normalize())
-    if recipe.max_tokens is not None:
-        model.max_seq_length = recipe.max_tokens
-    if recipe.prompts is not None:
-        model.prompts, model.default_prompt_name = dict(recipe.prompts), None
-    if recipe.pooling is not None:
-        _set_pooling(model, recipe.pooling)
+    _check_size(model)
+    overridden = _override(model, recipe)
+    configs = _configs(folder)
+    dims = describe.matryoshka_dims(model, configs)
+    model.truncate_dim = None  # the file gives whole vectors; Encoder(dim=...) cuts them
     transformer = model[0]
-    if not isinstance(transformer, st.Transformer):
-        raise _unsupported(transformer)
     return Source(
         model=model,
-        modules=tuple(_describe(module) for module in list(model)[1:]),
+        modules=describe.modules(model),
         name=recipe.name or Path(recipe.source).name,
         hidden_size=int(transformer.auto_model.config.hidden_size),
-        max_tokens=_max_tokens(model),
-        tokenizer_json=_tokenizer_json(transformer),
+        max_tokens=model.max_seq_length,
+        tokenizer_json=describe.tokenizer_json(transformer),
         prompts=dict(model.prompts) if any(model.prompts.values()) else {},
         default_prompt=model.default_prompt_name if any(model.prompts.values()) else None,
         similarity=str(model.similarity_fn_name),
@@ -121,20 +103,37 @@ def load(recipe: Recipe) -> Source:
             "architecture": str(transformer.auto_model.config.model_type),
         },
         licence=recipe.licence or _licence(folder),
+        matryoshka_dims=dims,
+        overridden=overridden,
     )
 
 
-def trace(source: Source) -> onnx.ModelProto:
-    """Trace the transformer: int64 (batch, sequence) inputs to ``last_hidden_state``."""
-    with tempfile.TemporaryDirectory() as folder, _quiet():
-        onnx_export_from_model(
-            source.model[0].auto_model,
-            folder,
-            task="feature-extraction",
-            opset=OPSET,
-            do_validation=False,  # verify.py compares with the whole source, not only the trace
+def _check_size(model: SentenceTransformer) -> None:
+    """Refuse now what could not be written after an hour of work."""
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    if parameters * 4 > _MAX_BYTES:
+        raise ExportError(
+            "source",
+            f"the model has {parameters:,} parameters: {parameters * 4:,} bytes in fp32, which "
+            f"every format starts from, and one ONNX file holds at most {_MAX_BYTES:,} (protobuf's "
+            f"limit); choose a model of up to {_MAX_BYTES // 4:,} parameters",
         )
-        return onnx.load(Path(folder) / "model.onnx")
+
+
+def _override(model: SentenceTransformer, recipe: Recipe) -> dict[str, Any]:
+    """Apply what the recipe says instead of the model; returns the model's own values."""
+    own: dict[str, Any] = {}
+    limit = describe.max_tokens(model, recipe.max_tokens)
+    if recipe.max_tokens is not None:
+        own["max_tokens"] = describe.max_tokens(model, None)
+    model.max_seq_length = limit
+    if recipe.prompts is not None:
+        own["prompts"] = dict(model.prompts)
+        model.prompts, model.default_prompt_name = dict(recipe.prompts), None
+    if recipe.pooling is not None:
+        own["pooling"] = describe.set_pooling(model, recipe.pooling)
+    asked = {"pooling": recipe.pooling, "max_tokens": recipe.max_tokens, "prompts": recipe.prompts}
+    return {key: value for key, value in own.items() if value != asked[key]}
 
 
 def _locate(recipe: Recipe) -> tuple[Path, str]:
@@ -179,75 +178,13 @@ def _weights_sha256(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _describe(module: torch.nn.Module) -> Module:
-    """One module of the head in our terms; refuses what is not known instead of skipping it."""
-    match module:
-        case st.Pooling():
-            if not module.include_prompt:
-                raise ExportError(
-                    "source", "pooling that leaves out the prompt's tokens is not supported yet"
-                )
-            modes = module.pooling_mode
-            modes = (modes,) if isinstance(modes, str) else tuple(modes)
-            return Pool(tuple(_POOLING[mode] for mode in modes))
-        case st.Dense():
-            activation = _ACTIVATIONS.get(type(module.activation_function))
-            if activation is None:
-                raise _unsupported(module.activation_function)
-            if module.module_input_name != module.module_output_name:
-                raise ExportError("source", "a Dense module beside the sentence vector")
-            bias = module.linear.bias
-            return Dense(
-                _array(module.linear.weight.T), None if bias is None else _array(bias), activation
-            )
-        case st.LayerNorm():
-            norm = module.norm
-            return LayerNorm(_array(norm.weight), _array(norm.bias), float(norm.eps))
-        case st.Normalize():
-            return Normalize()
-    raise _unsupported(module)
-
-
-def _unsupported(module: object) -> ExportError:
-    return ExportError(
-        "source",
-        f"the module {type(module).__name__} is not supported; supported are Transformer, Pooling, "
-        "Dense, LayerNorm and Normalize, with the activations "
-        + ", ".join(kind.__name__ for kind in _ACTIVATIONS),
-    )
-
-
-def _set_pooling(model: SentenceTransformer, pooling: str) -> None:
-    names = {ours: theirs for theirs, ours in _POOLING.items()}
-    if pooling not in names:
-        raise ExportError("source", f"unknown pooling {pooling!r}; known: {', '.join(names)}")
-    for module in model:
-        if isinstance(module, st.Pooling):
-            module.pooling_mode = names[pooling]  # type: ignore[assignment,unused-ignore]
-
-
-def _max_tokens(model: SentenceTransformer) -> int:
-    limit = model.max_seq_length
-    if limit is None or limit > _UNLIMITED:
-        raise ExportError(
-            "source",
-            "the model does not say how many tokens it takes; set max_tokens (--max-tokens)",
-        )
-    positions = getattr(model[0].auto_model.config, "max_position_embeddings", None)
-    if positions is not None and limit > positions > 0:
-        raise ExportError(
-            "source", f"max_tokens is {limit}, but the model has {positions} positions"
-        )
-    return int(limit)
-
-
-def _tokenizer_json(transformer: Any) -> str:
-    tokenizer = getattr(transformer.tokenizer, "backend_tokenizer", None)
-    if tokenizer is None:
-        raise ExportError("source", "the model has no fast tokenizer (tokenizer.json)")
-    tokenizer.no_truncation()  # lengths are the runtime's business
-    tokenizer.no_padding()
-    return str(tokenizer.to_str())
+def _configs(folder: Path) -> dict[str, Any]:
+    """The keys of the transformer's and of sentence-transformers' configuration."""
+    found: dict[str, Any] = {}
+    for name in ("config.json", "config_sentence_transformers.json"):
+        if (folder / name).is_file():
+            found |= json.loads((folder / name).read_text(encoding="utf-8"))
+    return found
 
 
 def _licence(folder: Path) -> str:
@@ -260,12 +197,8 @@ def _licence(folder: Path) -> str:
     return "unknown"
 
 
-def _array(tensor: torch.Tensor) -> NDArray[np.float32]:
-    return np.ascontiguousarray(tensor.detach().to(torch.float32).numpy())
-
-
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence what tracing warns of; a wrong trace is found by comparing vectors."""
     logger = logging.getLogger("optimum")
     level = logger.level

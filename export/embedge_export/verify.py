@@ -1,24 +1,134 @@
 """Source against file: an export that does not reproduce its source leaves no file."""
 
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from platform import python_version
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 import embedge
+from embedge.encoder import Encoder
 from embedge.errors import ExportError
+from embedge.modelfile import Probe
+from embedge.overflow import TruncationWarning
+from embedge.settings import ModelSettings
+from embedge_export import pack
+from embedge_export.calibrate import calibration_texts
+from embedge_export.evaluate import Encode, Pairs, anisotropy, spearman
+from embedge_export.source import Source
 
 Vectors = NDArray[np.float32]
 
 # The tracer changes nothing but the order of sums.
 FP32_MIN_COSINE = 0.99999
-# Below this mean something is broken; a good int8 file has 0.998 and more.
-QUANTIZED_MEAN_COSINE = 0.99
+# Below these means something is broken; a good int8 file has 0.998 and more, fp16 0.9999.
+INT8_MEAN_COSINE = 0.99
+FP16_MEAN_COSINE = 0.999
 _UNIT_TOLERANCE = 1e-4
 
 _TOOLS = ("numpy", "onnx", "onnxruntime", "optimum-onnx", "sentence-transformers", "tokenizers")
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What a file has shown: its vectors of the probes, float32 (probes, dim), and its report."""
+
+    vectors: Vectors
+    probes: list[Probe]
+    report: dict[str, Any]
+
+
+class Judge:
+    """Holds drafts of files against the source, which is asked before anything is traced."""
+
+    def __init__(
+        self,
+        source: Source,
+        probes: Sequence[str],
+        pairs: Pairs | None,
+        folder: Path,
+        notify: Callable[[str], None],
+    ) -> None:
+        self._source, self._probes, self._pairs = source, list(probes), pairs
+        self._folder, self._notify = folder, notify
+        self._reference = source.encode(probes)  # (probes, dim)
+        self._unrelated = calibration_texts()[::4]
+        self._spearman: dict[str, float] = {}
+        self._anisotropy: dict[str, float] = {}
+        if pairs is not None:
+            self._spearman["source"] = spearman(pairs, source.encode, source.similarity)
+        self.first: Proof
+
+    def fp32(self, model: onnx.ModelProto, settings: ModelSettings) -> None:
+        """Compare the fp32 graph with the source; every other format is compared with it."""
+        vectors = self._draft("fp32", model, settings)
+        figures = self._compared(
+            "fp32 against the source",
+            vectors,
+            self._reference,
+            settings,
+            min_cosine=FP32_MIN_COSINE,
+        )
+        self.first = self._proof(vectors, {"fp32_against_source": figures})
+
+    def quantized(
+        self, name: str, model: onnx.ModelProto, settings: ModelSettings, mean_cosine: float
+    ) -> Proof:
+        """Compare a quantized graph with the fp32 graph."""
+        vectors = self._draft(name, model, settings)
+        figures = self._compared(
+            f"{name} against fp32", vectors, self.first.vectors, settings, mean_cosine=mean_cosine
+        )
+        first = self.first.report["fp32_against_source"]
+        report = {"fp32_against_source": first, f"{name}_against_fp32": figures}
+        return self._proof(vectors, report, name)
+
+    def _proof(self, vectors: Vectors, figures: dict[str, Any], *quantized: str) -> Proof:
+        shown = ("source", "fp32", *quantized)
+        report: dict[str, Any] = {"tools": tools(), "probes": len(self._probes), **figures}
+        report["anisotropy"] = {n: v for n, v in self._anisotropy.items() if n in shown}
+        if self._pairs is not None:
+            scores = {name: value for name, value in self._spearman.items() if name in shown}
+            report["spearman"] = {"pairs": len(self._pairs.scores), **scores}
+        if self._source.overridden:
+            report["overridden"] = dict(self._source.overridden)
+        rows = zip(self._probes, self._reference, vectors, strict=True)
+        return Proof(vectors, [Probe(*row) for row in rows], report)
+
+    def _draft(self, name: str, model: onnx.ModelProto, settings: ModelSettings) -> Vectors:
+        """Vectors of the probes from a file as its users will load it; evaluates it as well."""
+        with tempfile.TemporaryDirectory(dir=self._folder, prefix=".embedge-") as folder:
+            path = Path(folder) / "draft.onnx"
+            path.write_bytes(pack.pack(model, settings, self._source.tokenizer_json, [], {}))
+            encode: Encode = Encoder(path).encode
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", TruncationWarning)  # the source cuts them as well
+            self._anisotropy[name] = anisotropy(encode(self._unrelated))
+            if self._pairs is not None:
+                self._spearman[name] = spearman(self._pairs, encode, settings.similarity)
+        return encode(self._probes)
+
+    def _compared(
+        self,
+        what: str,
+        got: Vectors,
+        reference: Vectors,
+        settings: ModelSettings,
+        **least: float,
+    ) -> dict[str, float]:
+        figures = compare(what, got, reference, normalized=settings.normalized, **least)
+        self._notify(
+            f"verify    {what}: cosine mean {figures['cosine_mean']:.6f}, "
+            f"minimum {figures['cosine_min']:.6f}"
+        )
+        return figures
 
 
 def cosines(a: Vectors, b: Vectors) -> NDArray[np.float64]:

@@ -10,7 +10,17 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from sentence_transformers.sentence_transformer import modules as st
 
-from embedge_export.head import ACTIVATIONS, Dense, LayerNorm, Normalize, Pool, Pooling, attach
+from embedge.errors import ExportError
+from embedge_export.head import (
+    ACTIVATIONS,
+    Dense,
+    LayerNorm,
+    Normalize,
+    Pool,
+    Pooling,
+    Prompt,
+    attach,
+)
 
 # Token 0 is padding, with values that would show if they leaked in.
 TABLE = np.array([[90, -90], [1, 2], [3, -4], [5, 0]], np.float32)
@@ -107,6 +117,45 @@ def test_pooling_agrees_with_sentence_transformers(mode: Pooling, side: str) -> 
     np.testing.assert_allclose(run(model, ids, mask), theirs, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("mode", get_args(Pooling))
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_a_prompt_is_left_out_as_in_sentence_transformers(mode: Pooling, side: str) -> None:
+    """Known by its first tokens, 7 8: three tokens of four rows, four of another's 7 8 9."""
+    if (mode, side) == ("weighted_mean", "left"):
+        pytest.skip("theirs counts positions from the padding on, see above")
+    rng = np.random.default_rng(0)
+    table = rng.normal(size=(50, 2)).astype(np.float32)
+    ids = rng.integers(10, 50, (6, 9))
+    ids[:4, :2] = 7, 8
+    ids[3, 2] = 9
+    ids[5, 1:3] = 7, 8  # not at the start
+    lengths = [9, 7, 5, 6, 9, 4]
+    skipped = [3, 3, 3, 4, 0, 0]
+    mask = (np.arange(9) < np.array(lengths)[:, None]).astype(np.int64)
+    if side == "left":
+        mask = mask[:, ::-1].copy()
+        ids = np.array([np.roll(row, 9 - n) for row, n in zip(ids, lengths, strict=True)])
+    prompts = (Prompt((7, 8), 3), Prompt((7, 8, 9), 4))
+    model, _ = attach(lookup(table), [Pool((mode,), prompts)], 2)
+    theirs = st.Pooling(2, THEIR_NAMES[mode], include_prompt=False)
+    for row in range(6):
+        features = {
+            "token_embeddings": torch.tensor(table[ids[row : row + 1]]),
+            "attention_mask": torch.tensor(mask[row : row + 1]),
+            "prompt_length": skipped[row],
+        }
+        expected = theirs(features)["sentence_embedding"].numpy()
+        got = run(model, ids, mask)[row : row + 1]
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_pooling_without_the_prompt_by_hand() -> None:
+    """The prompt is the token (1, 2): (3, -4) and (5, 0) are left, with the mean (4, -2)."""
+    model, _ = attach(lookup(), [Pool(("mean",), (Prompt((1,), 1),))], 2)
+    np.testing.assert_allclose(run(model, [[1, 2, 3]], [[1, 1, 1]]), [[4, -2]])
+    np.testing.assert_allclose(run(model, [[2, 1, 3]], [[1, 1, 1]]), [[3, -2 / 3]], rtol=1e-6)
+
+
 def test_several_modes_are_concatenated() -> None:
     model, dim = attach(lookup(), [Pool(("cls", "last"))], 2)
     assert dim == 4
@@ -164,7 +213,12 @@ def test_layer_norm_by_hand() -> None:
     np.testing.assert_allclose(run(model, [[2]], [[1]]), [[3, -1]], rtol=1e-5)
 
 
-def test_inputs_other_than_ids_and_mask_become_zeros() -> None:
+def test_an_input_that_nobody_feeds_is_refused() -> None:
+    with pytest.raises(ExportError, match=r"graph: the traced transformer takes .* 'position_ids'"):
+        attach(lookup(TABLE, "position_ids"), [Pool(("cls",))], 2)
+
+
+def test_segments_become_zeros() -> None:
     model = lookup(TABLE, "token_type_ids")
     model.graph.node[0].output[0] = "states"
     model.graph.node.append(helper.make_node("Gather", ["table", "token_type_ids"], ["types"]))

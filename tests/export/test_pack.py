@@ -84,6 +84,27 @@ def test_the_fingerprint_ignores_probes_and_report() -> None:
     assert parse(pack(model(), SETTINGS, "{ }", [], {}), Path("x")).fingerprint != one
 
 
+def test_values_get_short_names_in_subgraphs_too() -> None:
+    tiny = model()
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["floats"], ["inner"])],
+        "branch",
+        [],
+        [helper.make_tensor_value_info("inner", TensorProto.FLOAT, None)],
+    )
+    always = onnx.numpy_helper.from_array(np.array(True), "always")
+    tiny.graph.initializer.append(always)
+    tiny.graph.node[2].input[0] = "chosen"
+    branches = {"then_branch": body, "else_branch": body}
+    tiny.graph.node.insert(2, helper.make_node("If", ["always"], ["chosen"], **branches))
+    packed = onnx.load_from_string(pack(tiny, SETTINGS, "{}", [PROBE], {}))
+    onnx.checker.check_model(packed, full_check=True)
+    choice = next(node for node in packed.graph.node if node.op_type == "If")
+    assert choice.input[0] == "always"
+    assert choice.attribute[0].g.node[0].input[0] == "v1"
+    assert packed.graph.output[0].name == "sentence_embedding"
+
+
 def test_a_file_beyond_protobufs_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pack_module, "_MAX_BYTES", 100)
     with pytest.raises(ExportError, match=r"pack: the file would have \d+ bytes, and protobuf"):

@@ -11,7 +11,8 @@ from embedge.errors import ExportError
 from embedge_export import source as source_module
 from embedge_export.head import Dense, LayerNorm, Normalize, Pool
 from embedge_export.recipe import Recipe
-from embedge_export.source import load, trace
+from embedge_export.source import load
+from embedge_export.trace import trace
 
 from .conftest import sentence_transformer
 
@@ -77,13 +78,6 @@ def test_an_unknown_activation_is_refused_by_name(tmp_path: Path, transformer_fo
     dense = st.Dense(32, 8, activation_function=torch.nn.Softplus())
     recipe = saved(tmp_path / "m", transformer_folder, st.Pooling(32, "mean"), dense)
     with pytest.raises(ExportError, match="the module Softplus is not supported"):
-        load(recipe)
-
-
-def test_pooling_without_the_prompt_is_refused(tmp_path: Path, transformer_folder: Path) -> None:
-    pooling = st.Pooling(32, "mean", include_prompt=False)
-    recipe = saved(tmp_path / "m", transformer_folder, pooling)
-    with pytest.raises(ExportError, match="leaves out the prompt's tokens"):
         load(recipe)
 
 

@@ -1,0 +1,51 @@
+"""Every row of the table of architectures, exported and held against PyTorch."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from embedge.errors import ExportError
+from embedge_export import export
+
+from .architectures import ARCHITECTURES, ROOT, TOKENIZERS, Architecture, build, texts, verify
+
+
+@pytest.mark.parametrize(
+    "row", [row for row in ARCHITECTURES if not row.why_not], ids=lambda row: row.name
+)
+def test_what_works(row: Architecture, tmp_path: Path) -> None:
+    assert verify(row, tmp_path).shortcomings() == []
+
+
+@pytest.mark.parametrize(
+    "row", [row for row in ARCHITECTURES if row.why_not], ids=lambda row: row.name
+)
+def test_what_does_not_work_is_refused(row: Architecture, tmp_path: Path) -> None:
+    folder = build(row, tmp_path / "made")
+    with pytest.raises(ExportError, match=r"^(trace|verify): "):
+        export(folder, tmp_path / "model.onnx", format="fp32")
+    assert not (tmp_path / "model.onnx").exists()
+
+
+def test_the_texts_are_of_mixed_length() -> None:
+    lengths = sorted(len(text.split()) for text in texts())
+    assert lengths[0] == 0
+    assert lengths[20] < 8 < 40 < lengths[-5]
+
+
+def test_every_kind_of_tokenizer_is_there() -> None:
+    assert {row.tokenizer[0] for row in ARCHITECTURES} == set(TOKENIZERS)
+
+
+def names_in_the_readme() -> list[str]:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = re.search(r"<!-- architectures -->\n(.*?)<!-- /architectures -->", text, re.S)
+    assert table is not None, "the README has no markers for the table of architectures"
+    rows = [line for line in table[1].splitlines() if line.startswith("| ")]
+    return [row.split("|")[1].strip() for row in rows[1:]]
+
+
+def test_the_readme_lists_them_all() -> None:
+    """scripts/check_architectures --write README.md writes the table."""
+    assert names_in_the_readme() == [row.name for row in ARCHITECTURES]
