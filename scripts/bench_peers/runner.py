@@ -1,0 +1,189 @@
+"""Runs jobs of worker.py, each in a process of its own, pinned, interleaved over the peers."""
+
+import json
+import os
+import subprocess
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench_peers.environments import CACHE, python, quiet_environ, say
+from bench_peers.peers import BY_NAME, Peer
+
+WORKLOADS = ("short", "mixed", "docs")
+_WORKER = Path(__file__).parent / "worker.py"
+_LIMIT_S = 1800
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is measured. A group of workloads shares a process, in its order."""
+
+    texts: dict[str, int | None]
+    rounds: int
+    groups: tuple[tuple[str, ...], ...]
+    latencies: int
+    repeat_s: float
+    idle_s: float = 3
+    quality: dict[str, int] = field(default_factory=lambda: {"short": 120, "mixed": 40, "docs": 40})
+
+
+FULL = Plan(
+    texts=dict.fromkeys(WORKLOADS),
+    rounds=3,
+    groups=tuple((name,) for name in WORKLOADS),
+    latencies=100,
+    repeat_s=0,
+)
+# One process per peer for everything: most of a quick run is peers that start.
+QUICK = Plan(
+    texts={"short": 128, "mixed": 64, "docs": 16},
+    rounds=1,
+    groups=(WORKLOADS,),
+    latencies=20,
+    repeat_s=0.5,
+    idle_s=2,
+    quality={"short": 48, "mixed": 8, "docs": 8},
+)
+
+
+class JobError(Exception):
+    """A worker failed; the message is the end of what it said."""
+
+
+class Runner:
+    """Starts workers on ``threads`` CPUs; keeps the texts and the reference they share."""
+
+    def __init__(self, weights: Path, model: Path, cpus: Sequence[int]) -> None:
+        self._weights, self._model, self._cpus = weights, model, list(cpus)
+        self._scratch = tempfile.TemporaryDirectory(dir=CACHE)
+        self._folder = Path(self._scratch.name)
+        self.reference: Path | None = None
+
+    def write_texts(self, name: str, texts: dict[str, list[str]]) -> Path:
+        path = self._folder / f"{name}.json"
+        path.write_text(json.dumps(texts), "utf-8")
+        return path
+
+    def run(
+        self,
+        peer: Peer,
+        texts: Path,
+        workloads: Sequence[str],
+        *,
+        threads: int | None = None,
+        adapter: str | None = None,
+        **options: Any,
+    ) -> dict[str, Any]:
+        """Run one job; raises JobError where the worker fails or takes half an hour."""
+        threads = threads or len(self._cpus)
+        result = self._folder / "result.json"
+        result.unlink(missing_ok=True)
+        job = {
+            "adapter": adapter or peer.adapter,
+            "model": str(self._weights / peer.file if peer.file else self._model),
+            "threads": threads,
+            "texts": str(texts),
+            "workloads": list(workloads),
+            "result": str(result),
+            **{"latency": 0, "idle_s": 0, "repeat_s": 0, "reference": None, "save": None},
+            **options,
+        }
+        cpus = self._cpus[:threads]
+        job["started"] = time.monotonic()
+        try:
+            done = subprocess.run(
+                [str(python(peer.environment)), "-P", str(_WORKER), json.dumps(job)],
+                env=quiet_environ(threads),
+                preexec_fn=lambda: os.sched_setaffinity(0, cpus),
+                capture_output=True,
+                text=True,
+                timeout=_LIMIT_S,
+            )
+        except subprocess.TimeoutExpired:
+            raise JobError(f"no result in {_LIMIT_S // 60} minutes") from None
+        if done.returncode or not result.is_file():
+            lines = (done.stderr or done.stdout).strip().splitlines()
+            raise JobError(lines[-1] if lines else f"ended with {done.returncode}")
+        return json.loads(result.read_text())  # type: ignore[no-any-return]
+
+    def make_reference(self, texts: Path) -> None:
+        """Vectors of the texts named "quality", by sentence-transformers with torch in fp32."""
+        say("encoding the quality texts with the fp32 source")
+        path = self._folder / "reference.npy"
+        self.run(BY_NAME["st-torch"], texts, (), save=str(path))
+        self.reference = path
+
+
+def measure(
+    runner: Runner, peers: Sequence[Peer], plan: Plan, texts: dict[str, list[str]]
+) -> tuple[dict[str, list[dict[str, Any]]], dict[str, str]]:
+    """All rounds over all peers: the runs of each peer, and why some have none."""
+    chosen = {name: texts[name][: plan.texts[name]] for name in WORKLOADS}
+    quality = [
+        text for name, count in plan.quality.items() for text in _spread(chosen[name], count)
+    ]
+    files = {
+        share: runner.write_texts(
+            f"texts-{share}",
+            {
+                **{name: _share(part, share) for name, part in chosen.items()},
+                "quality": quality,
+            },
+        )
+        for share in {peer.share for peer in peers}
+    }
+    runner.make_reference(next(iter(files.values())))
+    runs: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    failed: dict[str, str] = {}
+    for number in range(plan.rounds):
+        for place, group in enumerate(plan.groups):
+            for peer in peers:
+                if peer.name in failed:
+                    continue
+                say(f"round {number + 1}/{plan.rounds}, {' '.join(group)}: {peer.name}")
+                first = number == 0 and place == 0
+                try:
+                    run = runner.run(
+                        peer,
+                        files[peer.share],
+                        group,
+                        latency=plan.latencies if place == 0 else 0,
+                        repeat_s=plan.repeat_s,
+                        idle_s=plan.idle_s if first else 0,
+                        reference=str(runner.reference) if first else None,
+                    )
+                except JobError as error:
+                    say(f"{peer.name}: {error}")
+                    failed[peer.name] = str(error)
+                else:
+                    runs[peer.name].append(run)
+    return dict(runs), failed
+
+
+def scale(runner: Runner, texts: list[str], counts: Sequence[int]) -> list[dict[str, Any]]:
+    """Throughput and memory of embedge over text counts and threads."""
+    peer = BY_NAME["embedge"]
+    rows = []
+    for count in counts:
+        file = runner.write_texts("scaling", {"all": texts[:count]})
+        for threads in (1, 2):
+            for adapter in ("embedge", "embedge_iter"):
+                say(f"scaling: {count} texts, {threads} threads, {adapter}")
+                run = runner.run(peer, file, ("all",), threads=threads, adapter=adapter, repeat_s=2)
+                api = "encode_iter" if adapter.endswith("iter") else "encode"
+                rows.append({"threads": threads, "api": api, **run["workloads"]["all"]})
+    return rows
+
+
+def _share(texts: list[str], share: float) -> list[str]:
+    """The first part of the texts, never less than one batch of them."""
+    return texts[: max(32, round(len(texts) * share))]
+
+
+def _spread(texts: list[str], count: int) -> list[str]:
+    return texts[:: max(1, len(texts) // count)][:count]
