@@ -112,13 +112,19 @@ def _add_corpus_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
 
 
+_READING = {"field": None, "id": None, "format": "txt", "on_error": "stop"}  # and the defaults
+
+
 def check_no_job(arguments: argparse.Namespace) -> None:
     """Raise OptionError for options of a job where there is no --output."""
-    unused = {"field": None, "id": None, "format": "txt", "on_error": "stop", "dtype": "float32"}
-    for name, default in unused.items():
+    _refuse(arguments, {**_READING, "dtype": "float32"}, "is for files, which need --output too")
+
+
+def _refuse(arguments: argparse.Namespace, defaults: dict[str, str | None], reason: str) -> None:
+    """Raise OptionError for the first option that is not at its default."""
+    for name, default in defaults.items():
         if getattr(arguments, name) != default:
-            option = name.replace("_", "-")
-            raise OptionError(f"--{option} is for files; it needs --output VECTORS as well")
+            raise OptionError(f"--{name.replace('_', '-')} {reason}")
 
 
 def run_embed(arguments: argparse.Namespace, encoder: Encoder) -> int:
@@ -209,6 +215,7 @@ def _vectors(arguments: argparse.Namespace) -> Iterator[tuple[StoredVectors, Enc
             f"{next(iter(facts))} holds vectors; give one file of vectors, or only texts"
         )
     ((path, known),) = facts.items()
+    _refuse(arguments, _READING, f"says how texts are read, but {path} holds vectors")
     model = read(arguments.model or default_model())
     check_fingerprint(path, known, model.settings.name, model.fingerprint)
     with open_vectors(path, known) as vectors:

@@ -127,7 +127,8 @@ def _leaders(leader: Rows, rows: Rows) -> Rows:
 def _unite(leader: Rows, i: Rows, j: Rows) -> None:
     """Make one group of the groups of i[n] and j[n], for every n."""
     while True:
-        leader[i], leader[j] = a, b = _leaders(leader, i), _leaders(leader, j)
+        a, b = _leaders(leader, i), _leaders(leader, j)
+        leader[i], leader[j] = a, b  # shorter ways for the next time
         apart = a != b
         if not apart.any():
             return
@@ -138,7 +139,7 @@ def _unite(leader: Rows, i: Rows, j: Rows) -> None:
 
 def _margin(a: Vectors, b: Vectors) -> float:
     """More than the rounding of the similarities of these vectors in float32."""
-    lengths = [float(np.sqrt((v.astype(np.float64) ** 2).sum(1)).max(initial=1)) for v in (a, b)]
+    lengths = [float(np.sqrt(np.einsum("ij,ij->i", v, v).max(initial=1))) for v in (a, b)]
     return _MARGIN * lengths[0] * lengths[1]
 
 

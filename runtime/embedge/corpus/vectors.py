@@ -196,14 +196,21 @@ def _batches(path: Path) -> Iterator[tuple[list[Id], Stored]]:
 
 
 def _to_npy(path: Path, blocks: Iterable[Stored], dtype: np.dtype[Any], width: int) -> None:
+    """Write a temporary .npy file; raises CorpusError where there is no room for it."""
     rows = 0
-    with path.open("wb") as stream:
-        stream.seek(HEADER_BYTES)
-        for block in blocks:
-            stream.write(block.astype(dtype, copy=False).tobytes())
-            rows += len(block)
-        stream.seek(0)
-        stream.write(npy_header(dtype, rows, width))
+    try:
+        with path.open("wb") as stream:
+            stream.seek(HEADER_BYTES)
+            for block in blocks:
+                stream.write(block.astype(dtype, copy=False).tobytes())
+                rows += len(block)
+            stream.seek(0)
+            stream.write(npy_header(dtype, rows, width))
+    except OSError as error:
+        raise CorpusError(
+            f"a temporary file of the vectors cannot be written ({error.strerror or error}); set "
+            "TMPDIR to a folder with room, or make the vectors with embedge embed --output FILE.npy"
+        ) from error
 
 
 def _pick(items: Iterable[Any], wanted: Sequence[int]) -> Iterator[tuple[int, Any]]:

@@ -89,6 +89,7 @@ class Work:
         """Replace the journal."""
         journal = {"format": FORMAT, "identity": self._identity, "state": asdict(state)}
         write_durably(self.folder / "journal.json", json.dumps(journal, indent=1).encode())
+        sync_folder(self.folder)
         self.state = state
 
     def forget_sizes(self) -> None:
@@ -136,6 +137,8 @@ class Work:
 def open_work(output: Path, identity: Mapping[str, Any]) -> Iterator[Work]:
     """Open the folder of a job, new or where a run before has left it.
 
+    A run that ends with an error before it has read a row leaves no folder.
+
     Raises:
         CorpusError: the folder is of a job with another ``identity`` (says what differs), is in
             use by another process, or is damaged.
@@ -144,17 +147,22 @@ def open_work(output: Path, identity: Mapping[str, Any]) -> Iterator[Work]:
     folder.mkdir(exist_ok=True)
     with _lock(folder, output):
         known = _load(folder)
+        if known and not known[1].read:
+            known = None  # nothing to go on from
         work = Work(folder, identity, known[1] if known else State())
         if known:
             _compare(known[0], identity, folder, output)
-        else:
-            work.save(State())
-            sync_folder(folder)
-            sync_folder(folder.parent)
         try:
             if work.state.facts is None:
                 work._open()
+            if not known:
+                work.save(State())
+                sync_folder(folder.parent)
             yield work
+        except BaseException:
+            if not work.state.read:
+                work.remove()
+            raise
         finally:
             work._close()
 

@@ -1,0 +1,116 @@
+"""The job on a real local Ray cluster: two workers, one of them killed midway."""
+
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from embedge import Encoder, OptionError
+from embedge.ray import EmbedBatch, embed_parquet
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),  # Ray's own, and those of what it brings
+    pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the workers' processes in /proc"),
+]
+
+CHANCE = random.Random(0)
+TEXTS = [" ".join(CHANCE.choices("abc", k=CHANCE.randrange(1, 14))) for _ in range(24_000)]
+FILES = 12
+
+
+@pytest.fixture(scope="module")
+def ray() -> Iterator[Any]:
+    reason = "needs pip install 'embedge[ray]'"
+    ray = pytest.importorskip("ray", reason=reason)
+    pytest.importorskip("ray.data", reason=reason)
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    yield ray
+    ray.shutdown()
+
+
+@pytest.fixture
+def source(ray: Any, tmp_path: Path) -> Path:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    pyarrow = pytest.importorskip("pyarrow")
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for i in range(FILES):
+        rows = range(i, len(TEXTS), FILES)
+        table = pyarrow.table({"key": list(rows), "body": [TEXTS[row] for row in rows]})
+        parquet.write_table(table, folder / f"{i}.parquet")
+    return folder
+
+
+def as_a_single_process(output: Path, encoder: Encoder) -> bool:
+    """Whether a folder has each (id, vector) of a single process exactly once."""
+    table = pytest.importorskip("pyarrow.parquet").read_table(output)
+    ids = np.array(table["key"].to_pylist())
+    vectors = np.array(table["vector"].to_pylist(), np.float32)
+    every_row_once = sorted(ids.tolist()) == list(range(len(TEXTS)))
+    return every_row_once and np.array_equal(vectors, encoder.encode(TEXTS)[ids])
+
+
+def worker_processes() -> list[int]:
+    """Processes of our Ray cluster, which this process has started, that encode."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (path / "cmdline").read_bytes()
+            if b"MapBatches(EmbedBatch)" in command and is_ours(int(path.name)):
+                found.append(int(path.name))
+        except OSError:  # it has ended
+            continue
+    return found
+
+
+def is_ours(process: int) -> bool:
+    while process > 1 and process != os.getpid():
+        stat = Path(f"/proc/{process}/stat").read_text()
+        process = int(stat.rpartition(")")[2].split()[1])
+    return process == os.getpid()
+
+
+@pytest.mark.parametrize("kill", [False, True])
+@pytest.mark.filterwarnings("ignore::embedge.TruncationWarning")
+def test_two_workers_make_what_one_process_makes(
+    ray: Any, source: Path, tmp_path: Path, model_file: Path, encoder: Encoder, kill: bool
+) -> None:
+    output = tmp_path / "out"
+    killed: list[int] = []
+
+    def kill_one_midway() -> None:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and not killed:
+            if list(output.glob("*.parquet")) and (workers := worker_processes()):
+                os.kill(workers[0], signal.SIGKILL)
+                killed.append(workers[0])
+            time.sleep(0.005)
+
+    killer = threading.Thread(target=kill_one_midway)
+    if kill:
+        killer.start()
+    options = {"model": str(model_file), "column": "body", "id": "key"}
+    assert embed_parquet(source, output, workers=2, **options) == len(TEXTS)
+    if kill:
+        killer.join()
+        assert killed
+    assert as_a_single_process(output, encoder)
+    assert f'"fingerprint": "{encoder.fingerprint}"' in (output / "_embedge.json").read_text()
+
+
+def test_a_worker_with_another_model_refuses(model_file: Path) -> None:
+    with pytest.raises(Exception, match=r"but 0{16}\.\.\. was expected; put the same file"):
+        EmbedBatch("0" * 64, model=str(model_file))
+
+
+def test_a_folder_that_is_not_empty_is_refused(ray: Any, source: Path, model_file: Path) -> None:
+    with pytest.raises(OptionError, match="is there already; give a folder that is new or empty"):
+        embed_parquet(source, source, model=str(model_file))
