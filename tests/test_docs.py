@@ -63,7 +63,7 @@ def test_console_examples(block: str, tmp_path: Path) -> None:
         command, _, expected = example.partition("\n")
         result = run(["bash", "-c", command], tmp_path)
         assert result.returncode == 0, result.stderr
-        lines, shown = result.stdout.splitlines(), expected.rstrip("\n").split("\n")
+        lines, shown = result.stdout.splitlines(), expected.rstrip("\n").splitlines()
         for line in shown:
             if line == "...":  # the rest is left out
                 break

@@ -20,6 +20,8 @@ from onnx import TensorProto, helper
 from embedge_export.onnxgraph import Array, Graph, attribute, run
 
 MASK = "attention_mask"
+# The operator's own -10000 is too little where a model's scores are huge.
+HIDE = {"mask_filter_value": float(np.finfo(np.float32).min)}
 # (batch, sequence) of the masks to try. The long one tells a sliding window from a full mask.
 MASK_PROBES = ((3, 5), (2, 9), (1, 1100))
 
@@ -67,7 +69,7 @@ def fuse_attention(graph: Graph) -> None:
                 "If",
                 [shared[0]],
                 "attention",
-                then_branch=_body("masked", [*values, "", shared[1]], numbers),
+                then_branch=_body("masked", [*values, "", shared[1]], {**numbers, **HIDE}),
                 else_branch=_body("full", values, numbers),
             )
         graph.replace(found.output, new)

@@ -1,5 +1,6 @@
 """sentence-transformers' modules in our terms; what is not known is refused, never skipped."""
 
+import string
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from typing import Any
@@ -11,6 +12,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer import modules as st
 
 from embedge.errors import ExportError
+from embedge_export.calibrate import calibration_texts
 from embedge_export.head import (
     Activation,
     Dense,
@@ -39,7 +41,6 @@ ACTIVATIONS: dict[type, Activation] = {
     torch.nn.SiLU: "silu",
 }
 _UNLIMITED = 10**9  # tokenizers without a limit say 1e30
-_CONTINUATIONS = ("", "a", "The", "7", ".", "(", "é", "東")  # what may follow a prompt
 
 
 def modules(model: SentenceTransformer) -> tuple[Module, ...]:
@@ -97,8 +98,9 @@ def _prompt(transformer: Any, text: str) -> Prompt:
     a special token at its end. The last of them may become another token before a text.
     """
     tokenizer = transformer.tokenizer
+    following = ["", *string.printable, *calibration_texts()]  # what may stand behind a prompt
     alone, *others = (
-        transformer.preprocess([text + more])["input_ids"][0].tolist() for more in _CONTINUATIONS
+        transformer.preprocess([text + more])["input_ids"][0].tolist() for more in following
     )
     count = len(alone) - (alone[-1] in tokenizer.all_special_ids)
     start = _common_start([alone[:count], *others])

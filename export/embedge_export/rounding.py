@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from embedge.errors import ExportError
 from embedge_export.onnxgraph import Array
 
 PAIR_LIMIT = 128
+DAMPINGS = (0.01, 0.1, 1.0)  # of the mean moment; the first that works is taken
 BLOCK = 64  # rows of a weight rounded before the rest is updated
 SHRINKS = tuple(1 - 0.025 * step for step in range(17))
 
@@ -47,9 +49,7 @@ def round_adaptively(weight: Array, steps: Array, moments: Array) -> Array:
     of the activation: GPTQ (Frantar et al., 2022, https://arxiv.org/abs/2210.17323), algorithm 1.
     """
     size = len(weight)
-    damped = moments.astype(np.float64)
-    damped[np.diag_indices(size)] += 0.01 * np.trace(damped) / size + 1e-12
-    upper = np.linalg.cholesky(np.linalg.inv(damped)).T.astype(np.float32)
+    upper = _inverse_root(moments)
     left = weight / steps
     levels = np.zeros_like(left)
     for start in range(0, size, BLOCK):
@@ -67,6 +67,24 @@ def round_adaptively(weight: Array, steps: Array, moments: Array) -> Array:
             errors[row - start] = error
         left[stop:] -= upper[start:stop, stop:].T @ errors
     return levels.astype(np.int8)
+
+
+def _inverse_root(moments: Array) -> Array:
+    """U, upper triangular float32 (K, K), with U^T U = (moments + damping)^-1.
+
+    Moments of a wide activation that hardly varies are singular but for rounding errors, which may
+    make them indefinite; they get more damping.
+    """
+    size = len(moments)
+    for damping in DAMPINGS if np.isfinite(moments).all() else ():
+        damped = moments.astype(np.float64)
+        damped[np.diag_indices(size)] += damping * np.trace(damped) / size + 1e-12
+        try:
+            root = np.linalg.cholesky(np.linalg.inv(damped))
+        except np.linalg.LinAlgError:
+            continue
+        return np.asarray(root.T, np.float32)
+    raise ExportError("quantize", "an activation is not finite on the calibration texts")
 
 
 def pair_safe(levels: Array) -> Array:

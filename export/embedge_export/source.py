@@ -199,13 +199,15 @@ def _licence(folder: Path) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence what tracing warns of; a wrong trace is found by comparing vectors."""
-    logger = logging.getLogger("optimum")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Silence what loading and tracing warn of; what is wrong is found by comparing vectors."""
+    loggers = [logging.getLogger(name) for name in ("optimum", "transformers")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -80,7 +80,14 @@ def embed_parquet(
     output: str | os.PathLike[str],
     *,
     workers: int = 2,
-    **options: Any,
+    model: str | None = None,
+    threads: int | None = 1,
+    dim: int | None = None,
+    column: str = "text",
+    id: str = "id",
+    dtype: str = "float32",
+    prompt: str | None = None,
+    overflow: Overflow = "truncate",
 ) -> int:
     """Encode Parquet into a folder of Parquet with the columns id and vector, in any order.
 
@@ -91,7 +98,7 @@ def embed_parquet(
         source: a Parquet file or a folder of them.
         output: a folder that does not exist yet, or is empty.
         workers: actors, each with an Encoder of its own.
-        options: those of EmbedBatch.
+        model, threads, dim, column, id, dtype, prompt, overflow: as for EmbedBatch.
 
     Returns:
         How many rows were written.
@@ -104,16 +111,23 @@ def embed_parquet(
     folder = Path(output)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise OptionError(f"{folder} is there already; give a folder that is new or empty")
-    encoder = Encoder(options.get("model"), dim=options.get("dim"))
-    dtype = options.get("dtype", "float32")
+    encoder = Encoder(model, dim=dim)
     check_dtype(dtype, encoder)
-    facts = describe(encoder, dtype, options.get("prompt"), options.get("overflow", "truncate"))
-    columns = [options.get("id", "id"), options.get("column", "text")]
-    rows = ray_data.read_parquet(os.fspath(source), columns=columns)
+    facts = describe(encoder, dtype, prompt, overflow)
+    rows = ray_data.read_parquet(os.fspath(source), columns=[id, column])
     vectors = rows.map_batches(
         EmbedBatch,
         fn_constructor_args=[encoder.fingerprint],
-        fn_constructor_kwargs=options,
+        fn_constructor_kwargs={
+            "model": model,
+            "threads": threads,
+            "dim": dim,
+            "column": column,
+            "id": id,
+            "dtype": dtype,
+            "prompt": prompt,
+            "overflow": overflow,
+        },
         batch_format="pyarrow",
         batch_size=_BATCH_TEXTS,
         concurrency=workers,

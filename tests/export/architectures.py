@@ -208,6 +208,7 @@ ARCHITECTURES = (
         "RoFormer",
         "RoFormerConfig",
         ("WordPiece", "BertTokenizerFast"),
+        pooling="max",
         settings=_bert(embedding_size=32, initializer_range=0.5),
     ),
     Architecture(
@@ -254,7 +255,6 @@ ARCHITECTURES = (
         "Llama",
         "LlamaConfig",
         ("BPE with byte fallback", "LlamaTokenizerFast"),
-        pooling="weightedmean",
         settings=_DECODER,
     ),
     Architecture(

@@ -168,7 +168,7 @@ def test_a_graph_that_computes_something_else_is_refused(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def sabotage(model: onnx.ModelProto, *rest: object) -> onnx.ModelProto:
+    def sabotage(model: onnx.ModelProto, *rest: object, **options: object) -> onnx.ModelProto:
         for initializer in model.graph.initializer:
             array = onnx.numpy_helper.to_array(initializer)
             if array.dtype == np.float32 and array.ndim == 2:

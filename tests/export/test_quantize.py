@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from tests.export import traced
 
+from embedge.errors import ExportError
 from embedge_export import quantize
 from embedge_export.calibrate import calibration_texts, samples
 from embedge_export.graph import simplify
@@ -81,6 +82,15 @@ def test_a_column_of_zeros_stays_zero():
     steps = choose_steps(weight, np.ones(8))
     assert np.isfinite(steps).all()
     assert not round_adaptively(weight, steps, np.eye(8)).any()
+
+
+def test_moments_that_rounding_errors_made_indefinite_are_damped_more():
+    weight = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
+    moments = np.ones((8, 8)) - 0.05 * np.eye(8)  # an eigenvalue is -0.05; their mean is 0.95
+    q = round_adaptively(weight, np.full(3, 0.02, np.float32), moments)
+    assert np.abs(q * 0.02 - weight).mean() < 0.5
+    with pytest.raises(ExportError, match="an activation is not finite"):
+        round_adaptively(weight, np.full(3, 0.02, np.float32), np.full((8, 8), np.nan))
 
 
 def test_choose_range_by_hand():
