@@ -9,8 +9,9 @@ ROOT = Path(__file__).parent.parent
 
 # Each module may import those before it, never those after it.
 RUNTIME = (
-    "errors", "wire", "settings", "modelfile", "texts", "tokenizer", "batching", "progress",
-    "similarity", "overflow", "default", "session", "encoder", "verify", "__init__", "cli",
+    "errors", "protobuf", "operators", "wire", "settings", "modelfile", "texts", "normalizing",
+    "tokenizer", "batching", "progress", "similarity", "overflow", "default", "providers",
+    "session", "verify", "encoder", "survey", "sentence_transformers", "__init__", "cli",
     "__main__", "ray",
 )  # fmt: skip
 EXPORT = (
@@ -26,8 +27,8 @@ CORPUS = (  # between the runtime's encoder and its cli
 STANDARD_AND_OURS = {"embedge", "embedge_export"}
 RUNTIME_LIBRARIES = {"numpy", "onnxruntime", "tokenizers"}
 DOORS = {  # library: the modules that may import it
-    "onnxruntime": {"session", "onnxgraph"},
-    "tokenizers": {"tokenizer"},
+    "onnxruntime": {"providers", "onnxgraph"},
+    "tokenizers": {"normalizing", "tokenizer"},
     "torch": {"describe"},
     "transformers": set(),
     "optimum": {"trace"},

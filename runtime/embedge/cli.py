@@ -8,6 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO, get_args
 
@@ -16,8 +17,10 @@ from embedge.corpus import cli as corpus
 from embedge.default import default_model
 from embedge.encoder import Encoder
 from embedge.errors import EmbedgeError, OptionError
-from embedge.modelfile import read
+from embedge.modelfile import ModelFile, read
 from embedge.overflow import Overflow, TruncationWarning
+from embedge.providers import wheel_conflict
+from embedge.survey import survey
 from embedge.verify import MIN_COSINE, verify
 
 _EPILOGS = {
@@ -41,7 +44,12 @@ _EPILOGS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status: 0, 1 (verify: does not hold) or 2 (an error)."""
-    warnings.showwarning = _show_warning
+    with warnings.catch_warnings():  # which gives showwarning back as well
+        warnings.showwarning = _show_warning
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # texts are read as UTF-8, and written so
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
@@ -101,17 +109,22 @@ def _parser() -> argparse.ArgumentParser:
 
     info = _command(commands, "info", "say what is in a model file", _info)
     check = _command(commands, "verify", "run a file's probes on this machine", _verify)
-    check.add_argument("--providers", default="auto", help="auto, cpu, cuda, ... (default: auto)")
+    check.add_argument(
+        "--providers",
+        default="auto",
+        help="auto, cpu, cuda, ... (default: auto), or all: a table of every one that is here",
+    )
     for command in (info, check):
         command.add_argument("file", nargs="?", type=Path, help="default: the model shipped")
         command.add_argument("--json", action="store_true", help="print JSON")
 
     # The one reach upwards: the exporter is an extra, found only when asked for.
-    exporter = importlib.import_module("embedge_export.cli")
-    export = _command(
-        commands, "export", "make a model file of a sentence transformer", exporter.run
-    )
-    exporter.add_arguments(export)
+    for name, summary, module in (
+        ("export", "make a model file of a sentence transformer", "cli"),
+        ("compare", "say how far two model files agree", "compare"),
+    ):
+        exporter = importlib.import_module(f"embedge_export.{module}")
+        exporter.add_arguments(_command(commands, name, summary, exporter.run))
     return parser
 
 
@@ -166,6 +179,8 @@ def _info(arguments: argparse.Namespace) -> int:
 
 def _verify(arguments: argparse.Namespace) -> int:
     file = read(arguments.file or default_model())
+    if arguments.providers == "all":
+        return _survey(file, arguments.json)
     verdict = verify(file, Encoder(file.path, providers=arguments.providers))
     if arguments.json:
         print(json.dumps(verdict.describe(), indent=2, ensure_ascii=False))
@@ -177,6 +192,23 @@ def _verify(arguments: argparse.Namespace) -> int:
     word = "hold" if verdict.holds else "DO NOT HOLD"
     print(f"The probes {word}: cosine to the file's own vectors at least {MIN_COSINE}.")
     return 0 if verdict.holds else 1
+
+
+def _survey(file: ModelFile, as_json: bool) -> int:
+    conflict = wheel_conflict()
+    if conflict:
+        print(f"embedge: {conflict}", file=sys.stderr)
+    trials = survey(file)
+    if as_json:
+        print(json.dumps([asdict(trial) for trial in trials], indent=2, ensure_ascii=False))
+    else:
+        print(f"{'provider':12}  {'cosine':>8}  {'load s':>7}  {'texts/s':>8}")
+        for trial in trials:
+            figures = (trial.cosine, trial.load_s, trial.texts_per_s)
+            shown = zip(figures, ("8.6f", "7.2f", "8.0f"), ("8", "7", "8"), strict=True)
+            cells = [f"{'-':>{width}}" if x is None else f"{x:{form}}" for x, form, width in shown]
+            print("  ".join([f"{trial.provider:12}", *cells, trial.problem]).rstrip())
+    return 1 if any(trial.problem for trial in trials) else 0
 
 
 def _lines(stream: BinaryIO) -> Iterator[str]:

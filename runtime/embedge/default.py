@@ -3,8 +3,13 @@
 from pathlib import Path
 
 from embedge.errors import ModelError
+from embedge.modelfile import ModelFile, read
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
+# SHA-256 over the graph with its weights, the tokenizer and the settings. `read` computes it of
+# every file, so comparing costs nothing. It notices a file that was swapped, patched or left over
+# from another version; not one who can change this line as well.
+DEFAULT_FINGERPRINT = "7f9b22bd96301f78f69e9cadb35781a92b752be7dea441189404c5a8054bb095"
 
 
 def default_model() -> Path:
@@ -24,3 +29,19 @@ def default_model() -> Path:
         f"the default model {name} is missing from this installation (looked in "
         f"{installed.parent}); install embedge again, or give the path of a model file"
     )
+
+
+def read_default() -> ModelFile:
+    """Read the default model's file, and check that it is the one this version was made with.
+
+    Raises:
+        ModelError: the installation is incomplete, or its model is another one.
+    """
+    file = read(default_model())
+    if file.fingerprint != DEFAULT_FINGERPRINT:
+        raise ModelError(
+            f"{file.path}: the model that ships with this version has the fingerprint "
+            f"{DEFAULT_FINGERPRINT[:16]}..., but this file has {file.fingerprint[:16]}...; install "
+            "embedge again, or give the path of the file if it is meant to be another model"
+        )
+    return file

@@ -2,7 +2,6 @@
 
 import os
 import threading
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -13,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedge.batching import micro_batches, run_batches
-from embedge.default import default_model
-from embedge.errors import ModelError, OptionError
+from embedge.default import read_default
+from embedge.errors import ModelError, OptionError, warn
 from embedge.modelfile import read
 from embedge.overflow import (
     Overflow,
@@ -24,16 +23,18 @@ from embedge.overflow import (
     sequences,
 )
 from embedge.progress import ProgressBar
-from embedge.session import Session, check_threads
-from embedge.similarity import similarity, unit
+from embedge.providers import Providers
+from embedge.session import check_threads
+from embedge.similarity import are_unit, similarity, unit
 from embedge.texts import iterate, windows
 from embedge.tokenizer import TextTokenizer
+from embedge.verify import proven_session
 
 # One vector (dim,), and one for each text (n, dim).
 Vector = np.ndarray[tuple[int], np.dtype[np.float32]]
 Vectors = np.ndarray[tuple[int, int], np.dtype[np.float32]]
 
-_QUERY_PROMPTS = ("query",)
+QUERY_PROMPTS = ("query",)
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 
 
@@ -44,12 +45,13 @@ class Encoder:
 
     Args:
         model: path of a model file; None is the model that ships with the package.
-        providers: "auto" (the CPU), another short name such as "cuda", onnxruntime's own name, or
-            a sequence of them in order of preference.
+        providers: "auto" (the CPU, or a GPU's provider where one is installed and the file is not
+            int8), a name such as "cuda" or onnxruntime's own, or a list of names and (name,
+            options), best first. All but the CPU have to reproduce the file's probes.
         threads: how many micro-batches run side by side; None is what this process may really use
             (affinity and cgroup limits).
-        dim: keep this many leading components and normalize again, for models trained so
-            (Matryoshka); None keeps all.
+        dim: keep this many leading components, normalized again where the model normalizes, for
+            models trained so (Matryoshka); None keeps all.
 
     Attributes:
         info: everything in the file, ready for JSON: settings, source, licence, report.
@@ -59,7 +61,7 @@ class Encoder:
 
     Raises:
         ModelError: the file is missing, damaged, too new or not ours.
-        ProviderError: a provider is not available.
+        ProviderError: a provider is not available, or gives wrong vectors.
         OptionError: ``threads`` or ``dim`` has a value that makes no sense.
     """
 
@@ -67,24 +69,23 @@ class Encoder:
         self,
         model: str | os.PathLike[str] | None = None,
         *,
-        providers: str | Sequence[str] = "auto",
+        providers: Providers = "auto",
         threads: int | None = None,
         dim: int | None = None,
     ) -> None:
-        path = default_model() if model is None else Path(model)
         self._again = partial(
             Encoder,
-            None if model is None else path.absolute(),
+            None if model is None else Path(model).absolute(),
             providers=providers,
             threads=threads,
             dim=dim,
         )
         self._threads = check_threads(threads)
-        file = read(path)
+        file = read_default() if model is None else read(Path(model))
         self._settings = file.settings
         self._dim = _check_dim(dim, file.settings.dim)
         self._tokenizer = TextTokenizer(file.tokenizer_json, file.settings.max_tokens)
-        self._session = Session(file, providers)
+        self._session = proven_session(file, self._tokenizer, providers)
         self._file = replace(file, data=b"")  # onnxruntime has its own copy of the weights
         self._lock = threading.Lock()
         self.truncated = 0
@@ -107,7 +108,7 @@ class Encoder:
     @property
     def info(self) -> dict[str, Any]:
         """Everything in the file but weights and vectors, ready for JSON."""
-        return {**self._file.describe(), "providers": self._session.providers}
+        return {**self._file.describe(), **self._session.describe()}
 
     @overload
     def encode(  # type: ignore[overload-overlap]  # a str is an Iterable[str] as well
@@ -199,7 +200,7 @@ class Encoder:
         progress: bool = False,
     ) -> Vectors:
         """`encode` with the model's prompt for queries, where it has one."""
-        prompt = self._first_prompt(_QUERY_PROMPTS)
+        prompt = self._first_prompt(QUERY_PROMPTS)
         return self.encode(texts, prompt=prompt, overflow=overflow, progress=progress)
 
     def encode_document(
@@ -288,24 +289,25 @@ class Encoder:
             bar.advance(int(first[done].sum()))
         if not np.isfinite(vectors).all():
             raise ModelError("the model gave vectors that are not finite; do not use this file")
+        if self._settings.normalized and not are_unit(vectors):
+            raise ModelError("the file says that its vectors have length 1: not so; do not use it")
         if len(lengths) > len(texts):
             special = self._tokenizer.max_tokens - self._tokenizer.capacity
             vectors = mean_of_windows(vectors, lengths - special, first, self._settings.normalized)
-        if self._dim < self._settings.dim:
-            return unit(vectors[:, : self._dim])
-        return vectors
+        kept = vectors[:, : self._dim]
+        shortened = self._dim < self._settings.dim
+        return unit(kept) if shortened and self._settings.normalized else kept
 
     def _count_truncated(self, texts: int) -> None:
         with self._lock:
             first = self.truncated == 0
             self.truncated += texts
         if first:
-            warnings.warn(
+            warn(
                 f"{texts} of the texts have more than {self.max_tokens} tokens and were cut; "
                 "use overflow='mean' or 'error' if they should not be. Told once; "
                 "Encoder.truncated counts them",
                 TruncationWarning,
-                stacklevel=4,
             )
 
 

@@ -1,52 +1,38 @@
-"""The only importer of onnxruntime: providers, threads, session options.
-
-Telemetry is off before onnxruntime initializes: since 1.29 its wheels would start a thread and
-write a device id under the user's cache folder.
-"""
+"""A model file loaded into onnxruntime: session options, threads, and the call itself."""
 
 import os
-from collections.abc import Sequence
+import threading
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-
-import onnxruntime as ort
-
 from embedge.errors import ModelError, OptionError, ProviderError
 from embedge.modelfile import INPUTS, OUTPUT, ModelFile
-
-ort.disable_telemetry_events()  # for a process that had imported onnxruntime before us
-
-# Short name: onnxruntime's name.
-PROVIDERS = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "coreml": "CoreMLExecutionProvider",
-    "directml": "DmlExecutionProvider",
-    "openvino": "OpenVINOExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-    "webgpu": "WebGpuExecutionProvider",
-}
+from embedge.providers import CPU, Providers, configure, ort, resolve, short_name
 
 # onnxruntime prints from this level up: 4 is fatal. What goes wrong reaches the caller anyway.
 _LOG_SEVERITY = 4
 
 
 class Session:
-    """A model file loaded into onnxruntime; `run` may be called from several threads at once."""
+    """A model file loaded into onnxruntime; `run` may be called from several threads at once.
 
-    def __init__(self, file: ModelFile, providers: str | Sequence[str] = "auto") -> None:
+    Attributes:
+        providers: onnxruntime's names of those in use, the first before the others.
+        self_test: smallest cosine of the probes to the file's own vectors, where it was run.
+    """
+
+    def __init__(self, file: ModelFile, providers: Providers = "auto") -> None:
         """Load ``file``.
 
         Raises:
             ProviderError: a provider is unknown, not available, or did not take the model.
             ModelError: onnxruntime cannot load the graph.
         """
-        wanted = resolve_providers(providers)
+        choices = resolve(providers, file.settings.quantization)
         self._dim = file.settings.dim
         options = ort.SessionOptions()
         options.log_severity_level = _LOG_SEVERITY
@@ -60,16 +46,33 @@ class Session:
         # Else bytes that look like onnxruntime's own format would be read as that, unchecked.
         options.add_session_config_entry("session.load_model_format", "ONNX")
         try:
-            self._session = ort.InferenceSession(file.data, options, providers=wanted)
+            # Without its fallback, which says on standard output that it goes on with the CPU.
+            self._session = ort.InferenceSession(
+                file.data, options, providers=configure(options, choices), enable_fallback=0
+            )
         except Exception as error:  # onnxruntime's exceptions have no common base but this
-            raise ModelError(f"{file.path}: onnxruntime cannot load it: {error}") from error
+            if [choice.name for choice in choices] == [CPU]:
+                raise ModelError(f"{file.path}: onnxruntime cannot load it: {error}") from error
+            names = ", ".join(short_name(choice.name) for choice in choices)
+            raise ProviderError(
+                f"{file.path}: {names} did not take it: {error}. Use providers='cpu', or an fp16 "
+                "file (embedge export --format fp16), which is made of onnx's own operators"
+            ) from error
+        self._session.disable_fallback()
         self.providers: list[str] = self._session.get_providers()
-        missing = [name for name in wanted if name not in self.providers]
+        self.self_test: float | None = None
+        missing = [choice.name for choice in choices if choice.name not in self.providers]
         if missing:
             raise ProviderError(
                 f"{', '.join(missing)} could not be started here; working: "
                 f"{', '.join(self.providers)}. Use providers='cpu', or mend its installation"
             )
+        parallel = all(choice.parallel for choice in choices)
+        self._turn: AbstractContextManager[Any] = nullcontext() if parallel else threading.Lock()
+
+    def describe(self) -> dict[str, Any]:
+        """What runs the model, ready for JSON."""
+        return {"providers": self.providers, "self_test": self.self_test}
 
     def run(self, input_ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """Vectors of sequences of equal length: int64 (batch, sequence) to float32 (batch, dim).
@@ -79,9 +82,10 @@ class Session:
         """
         mask = np.ones_like(input_ids)
         try:
-            (vectors,) = self._session.run(
-                [OUTPUT], dict(zip(INPUTS, (input_ids, mask), strict=True))
-            )
+            with self._turn:
+                (vectors,) = self._session.run(
+                    [OUTPUT], dict(zip(INPUTS, (input_ids, mask), strict=True))
+                )
         except Exception as error:
             raise ModelError(f"onnxruntime failed on this model and text: {error}") from error
         if vectors.shape != (len(input_ids), self._dim):
@@ -90,28 +94,6 @@ class Session:
                 f"says that they have {self._dim} components each; export the model again"
             )
         return vectors  # type: ignore[no-any-return]
-
-
-def resolve_providers(providers: str | Sequence[str]) -> list[str]:
-    """onnxruntime's names of the providers asked for; "auto" means the CPU.
-
-    Raises:
-        ProviderError: a name is unknown or its provider is not available in this onnxruntime.
-    """
-    names = [providers] if isinstance(providers, str) else list(providers)
-    available = ort.get_available_providers()
-    resolved = []
-    for name in names:
-        full = PROVIDERS["cpu"] if name == "auto" else PROVIDERS.get(name, name)
-        if full not in available:
-            raise ProviderError(
-                f"the provider {name!r} is not available here; available: "
-                f"{', '.join(available)}; short names: auto, {', '.join(PROVIDERS)}"
-            )
-        resolved.append(full)
-    if not resolved:
-        raise ProviderError("no provider was given; use providers='auto' or 'cpu'")
-    return resolved
 
 
 def available_cpus() -> int:

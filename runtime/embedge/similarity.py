@@ -17,6 +17,11 @@ def unit(vectors: Vectors) -> Vectors:
     return scaled
 
 
+def are_unit(vectors: Vectors, tolerance: float = 0.01) -> bool:
+    """Whether every row has length 1 within a tolerance, of which fp16 needs a tenth."""
+    return bool((np.abs(np.linalg.norm(vectors, axis=-1) - 1) <= tolerance).all())
+
+
 def _euclidean(a: Vectors, b: Vectors) -> Vectors:
     # |a - b|^2 = |a|^2 + |b|^2 - 2ab: (n, m) without an (n, m, dim) temporary. In float64, as the
     # difference of near neighbours would drown in float32.

@@ -5,11 +5,13 @@ text can be tokenized in pieces of bounded size and cut or split without losing 
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
 
 from tokenizers import Encoding, Tokenizer
 
 from embedge.errors import ModelError, TextError
+from embedge.normalizing import check_bounds
 
 # A text of more characters is tokenized in pieces that end before white space: tokenizers needs
 # some 100 bytes of memory per character. Tokenizers that split at white space give the same ids.
@@ -26,15 +28,12 @@ class TextTokenizer:
 
     def __init__(self, tokenizer_json: str, max_tokens: int) -> None:
         """Raises ModelError where ``tokenizer_json`` is not a tokenizer."""
-        try:
+        with _model_error("cannot be used"):
             self._tokenizer = Tokenizer.from_str(tokenizer_json)
+            check_bounds(self._tokenizer)
             self._tokenizer.no_truncation()
             self._tokenizer.no_padding()
             self._prefix, self._suffix = self._special_tokens()
-        except Exception as error:  # tokenizers raises bare Exception
-            raise ModelError(
-                f"the tokenizer in the file cannot be used ({error}); export it again"
-            ) from error
         self.max_tokens = max_tokens
         self.capacity = max_tokens - len(self._prefix) - len(self._suffix)
         if self.capacity < 1:
@@ -114,12 +113,22 @@ class TextTokenizer:
                 _check_unicode(text, position)
         tokenizer = self._tokenizer
         encode = tokenizer.encode_batch if words else tokenizer.encode_batch_fast
-        try:
+        with _model_error("failed on a text"):
             return list(encode(batch, add_special_tokens=False))
-        except Exception as error:  # tokenizers raises bare Exception
-            raise ModelError(
-                f"the tokenizer in the file failed on a text ({error}); export it again"
-            ) from error
+
+
+@contextmanager
+def _model_error(what: str) -> Iterator[None]:
+    """Turn whatever the tokenizers library raises into ModelError.
+
+    It raises bare Exception, and where its Rust code panics a BaseException that has no name here.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:
+        raise ModelError(f"the tokenizer in the file {what} ({error}); export it again") from error
 
 
 def _is_unicode(text: str) -> bool:

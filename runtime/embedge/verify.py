@@ -1,14 +1,17 @@
-"""The probes of a model file, run on this machine."""
+"""The probes of a model file, run on this machine: to ask, and to load what has to prove itself."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from embedge.encoder import Encoder
-from embedge.errors import ModelError
+from embedge.errors import ModelError, ProviderError, warn
 from embedge.modelfile import ModelFile
+from embedge.overflow import sequences
+from embedge.providers import CPU, Providers, short_name
+from embedge.session import Session
+from embedge.tokenizer import TextTokenizer
 
 # Between CPU families int8 rounding flips leave 0.9998 and more; a wrong kernel is far below.
 MIN_COSINE = 0.999
@@ -34,13 +37,28 @@ class Verdict:
         """Whether every vector is the one that the file gave when it was made."""
         return all(probe.output >= MIN_COSINE for probe in self.probes)
 
+    @property
+    def cosine(self) -> float:
+        """The smallest cosine to the file's own vectors; not a number where one of them is not."""
+        return float(np.min([probe.output for probe in self.probes]))
+
     def describe(self) -> dict[str, Any]:
         """The verdict, ready for JSON."""
         return {"holds": self.holds, "min_cosine": MIN_COSINE, **asdict(self)}
 
 
-def verify(file: ModelFile, encoder: Encoder) -> Verdict:
+class Encodes(Protocol):
+    """What can be verified: an Encoder, say."""
+
+    def encode(self, texts: list[str], /) -> NDArray[np.float32]:
+        """Vectors of texts, float32 (n, dim)."""
+        ...
+
+
+def verify(file: ModelFile, encoder: Encodes) -> Verdict:
     """Encode a file's probes and compare them with what the file says.
+
+    Vectors that an Encoder has cut to its ``dim`` are compared with the file's cut likewise.
 
     Raises:
         ModelError: the file has no probes.
@@ -56,6 +74,66 @@ def verify(file: ModelFile, encoder: Encoder) -> Verdict:
     )
 
 
+def proven_session(file: ModelFile, tokenizer: TextTokenizer, providers: Providers) -> Session:
+    """Load a file; a provider other than the CPU has to give the vectors that the file says.
+
+    The verdict is kept in the session, never on disk. Where "auto" has chosen a provider that does
+    not work, it warns and goes on with the CPU.
+
+    Raises:
+        ProviderError: a provider is not available, did not take the model, or gives wrong vectors.
+        ModelError: onnxruntime cannot load the graph.
+    """
+    try:
+        session = Session(file, providers)
+        if session.providers != [CPU]:
+            session.self_test = _prove(file, tokenizer, session)
+    except ProviderError as error:
+        if providers != "auto":
+            raise
+        warn(f"providers='auto' goes on with the CPU: {error}", RuntimeWarning)
+        session = Session(file, "cpu")
+    return session
+
+
+def _prove(file: ModelFile, tokenizer: TextTokenizer, session: Session) -> float:
+    """The smallest cosine of the probes' vectors to the file's own; raises if it is too small."""
+    name = short_name(session.providers[0])
+    if not file.probes:
+        raise ProviderError(
+            f"{file.path}: the file has no probes, so {name} cannot prove that its vectors are "
+            "right; export the file again, or use providers='cpu'"
+        )
+    verdicts = [verify(file, _Direct(file, tokenizer, session, batch)) for batch in (1, 2)]
+    results = [probe for verdict in verdicts for probe in verdict.probes]
+    if all(verdict.holds for verdict in verdicts):
+        return min(verdict.cosine for verdict in verdicts)
+    wrong = [probe for probe in results if not probe.output >= MIN_COSINE]
+    texts = len({probe.text for probe in wrong})
+    raise ProviderError(
+        f"{file.path}: {name} gives wrong vectors for {texts} of {len(file.probes)} probes: "
+        f"cosine to the file's own {wrong[0].output:.6f} ({wrong[0].text[:40]!r}), but at least "
+        f"{MIN_COSINE} is needed; use providers='cpu', other options, or another version of {name}"
+    )
+
+
+@dataclass(frozen=True)
+class _Direct:
+    """The probes' own way to a session, one text at a time, as the last row of a small batch."""
+
+    file: ModelFile
+    tokenizer: TextTokenizer
+    session: Session
+    batch: int
+
+    def encode(self, texts: list[str], /) -> NDArray[np.float32]:
+        settings = self.file.settings
+        front = settings.prompts[settings.default_prompt] if settings.default_prompt else ""
+        fitted = sequences(self.tokenizer, [front + text for text in texts], 0, "truncate")
+        rows = [self.session.run(np.array([ids] * self.batch, np.int64))[-1] for ids in fitted.ids]
+        return np.stack(rows)  # (n, dim)
+
+
 def _cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
-    x, y = a.astype(np.float64), b.astype(np.float64)
+    x, y = a.astype(np.float64), b[: len(a)].astype(np.float64)
     return float(x @ y) / max(float(np.linalg.norm(x) * np.linalg.norm(y)), 1e-30)

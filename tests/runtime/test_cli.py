@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -115,7 +116,7 @@ def test_info_json_is_what_the_encoder_says(
     assert main(["info", str(tiny_file), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     expected = json.loads(json.dumps(encoder.info))
-    del expected["providers"]
+    del expected["providers"], expected["self_test"]  # of a session
     assert facts == expected
 
 
@@ -157,7 +158,7 @@ BAD: list[tuple[list[str], str]] = [
     (["embed", "--model", TINY, "--prompt", "nope", "a"], "no prompt named 'nope'"),
     (["embed", "--model", TINY, "--dim", "9", "a"], "dim should be an integer from 1 to 2"),
     (["embed", "--model", TINY, "--threads", "0", "a"], "threads should be a positive integer"),
-    (["embed", "--model", TINY, "--providers", "tpu", "a"], "'tpu' is not available here"),
+    (["embed", "--model", TINY, "--providers", "tpu", "a"], "there is no provider 'tpu' here"),
     (["embed", "--model", TINY, "--overflow", "error", "a b " * 9], "text 0 has 20 tokens"),
     (["embed", "--model", TINY, "a", "\udcff"], "text 1 holds a lone surrogate"),
     (["embed", "--model", TINY, "--output", "no/x.npy", "a"], "--output no/x.npy cannot be writ"),
@@ -296,3 +297,9 @@ def test_all_other_commands_work_without_the_extra(python: Run, tiny_file: Path)
     arguments = ["embed", "--model", str(tiny_file), "a b"]
     result = python(WITHOUT_EXTRA.format(missing=EXTRA, arguments=arguments))
     assert (result.returncode, result.stdout) == (0, "0.600000 0.800000\n"), result.stderr
+
+
+def test_warnings_are_shown_as_before_when_the_command_has_ended() -> None:
+    before = warnings.showwarning
+    assert main(["info"]) == 0
+    assert warnings.showwarning is before

@@ -495,3 +495,12 @@ def test_sts_benchmark_correlation(default: Encoder, eval_data: Path) -> None:
     cosines = (a.astype(np.float64) * b).sum(1)
     correlation = np.corrcoef(ranks(cosines), ranks(scores))[0, 1]
     assert 100 * correlation == pytest.approx(86.72, abs=0.3)
+
+
+def test_dim_does_not_normalize_where_the_model_does_not(tmp_path: Path) -> None:
+    """The mean of [CLS] (1, 0), b (0, 4) and [SEP] (0, 0) is (1/3, 4/3); its first number 1/3."""
+    nodes = [*tiny.NODES[:6], tiny.node("Div", ["sum", "count"], "sentence_embedding")]
+    settings = replace(tiny.SETTINGS, normalized=False)
+    path = tiny.write(tmp_path / "x.onnx", tiny.model(tiny.graph(nodes=nodes), settings))
+    np.testing.assert_allclose(Encoder(path).encode("b"), [1 / 3, 4 / 3], rtol=1e-6)
+    np.testing.assert_allclose(Encoder(path, dim=1).encode("b"), [1 / 3], rtol=1e-6)

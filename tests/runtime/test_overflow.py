@@ -155,3 +155,20 @@ def test_a_text_without_tokens_for_a_model_without_special_tokens_is_named(tmp_p
     assert encoder.encode("b").tolist() == [0, 1]
     with pytest.raises(TextError, match=r"text 1 has no tokens for this model.*leave it out"):
         encoder.encode(["b", "  ", "a"])
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda encoder: encoder.encode("a " * 50),
+        lambda encoder: encoder.encode(["a " * 50]),
+        lambda encoder: list(encoder.encode_iter(["a " * 50])),
+        lambda encoder: encoder.encode_query("a " * 50),
+        lambda encoder: encoder.encode_document(["a " * 50]),
+    ],
+    ids=["one", "many", "iter", "query", "document"],
+)
+def test_the_warning_points_at_the_caller(call: Any, encoder: Encoder) -> None:
+    with pytest.warns(TruncationWarning) as told:
+        call(encoder)
+    assert [warning.filename for warning in told] == [__file__]

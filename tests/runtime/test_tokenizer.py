@@ -1,7 +1,9 @@
 """Token ids, and long texts in pieces and windows. The tiny vocabulary is in tiny.py."""
 
+import base64
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -179,3 +181,76 @@ def test_ids_agree_with_published_ones(default: Encoder, eval_data: Path) -> Non
         assert tokenizer.wrap(ids) == case["ids"], case["case"]
     (ids,) = tokenizer.ids(["a" * 50_000])
     assert tokenizer.wrap(ids) == published["also"]["ids"]
+
+
+def changed(**parts: Any) -> str:
+    """The tiny tokenizer with other parts."""
+    return json.dumps({**json.loads(tiny.TOKENIZER), **parts})
+
+
+def replace_with(content: str, **pattern: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": pattern or {"String": "a"}, "content": content}
+
+
+def charsmap(replacement: bytes) -> dict[str, Any]:
+    trie = bytes(4)
+    packed = base64.b64encode(len(trie).to_bytes(4, "little") + trie + replacement + b"\0").decode()
+    return {"type": "Precompiled", "precompiled_charsmap": packed}
+
+
+def sequence(*steps: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "Sequence", "normalizers": list(steps)}
+
+
+@pytest.mark.parametrize(
+    ("normalizer", "message"),
+    [
+        (replace_with("a" * 17), "makes texts up to 17 times as long, but should at most 16 times"),
+        (replace_with("a" * 16, Regex="a"), "up to 17 times"),
+        (sequence(*[replace_with("aa")] * 40), f"up to {2**40} times"),
+        (sequence(sequence(replace_with("aaa")), sequence(replace_with("a" * 6))), "up to 18"),
+        (charsmap(b"x" * 2000), "up to 32 times"),
+        ({"type": "Prepend", "prepend": "x" * 2000}, "up to 32 times"),
+        (sequence(*[{"type": "Lowercase"}] * 65), "has 65 steps, but should have at most 64"),
+    ],
+)
+def test_a_normalizer_that_could_fill_the_memory_is_refused(
+    normalizer: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ModelError, match=f"cannot be used \\(.*{message}.*export it again"):
+        TextTokenizer(changed(normalizer=normalizer), 8)
+
+
+@pytest.mark.parametrize(
+    "normalizer",
+    [
+        None,
+        {"type": "NFKC"},
+        sequence({"type": "NFC"}, replace_with(" ", Regex=" {2,}"), replace_with("▁", String=" ")),
+        {"type": "Prepend", "prepend": "▁"},
+    ],
+)
+def test_normalizers_like_the_real_ones_are_taken(normalizer: dict[str, Any] | None) -> None:
+    assert TextTokenizer(changed(normalizer=normalizer), 8).count(["a"]) == [3]
+
+
+def test_a_word_that_would_take_minutes_is_refused() -> None:
+    model = {**json.loads(tiny.TOKENIZER)["model"], "max_input_chars_per_word": 2**31}
+    with pytest.raises(ModelError, match="max_input_chars_per_word is 2147483648, but should be"):
+        TextTokenizer(changed(model=model), 8)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_panic_inside_the_tokenizers_library_is_our_error() -> None:
+    """Its exception is no Exception, and would pass `except Exception` of whoever calls us."""
+    post = json.loads(tiny.TOKENIZER)["post_processor"]
+    del post["special_tokens"]["[SEP]"]
+    with pytest.raises(ModelError, match=r"the tokenizer in the file cannot be used \(.*export"):
+        TextTokenizer(changed(post_processor=post), 8)
+
+
+def test_a_pattern_that_would_search_for_ever_is_our_error() -> None:
+    split = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated"}
+    tokenizer = TextTokenizer(changed(pre_tokenizer={**split, "invert": False}), 8)
+    with pytest.raises(ModelError, match="the tokenizer in the file failed on a text"):
+        tokenizer.count(["a" * 50 + "!"])

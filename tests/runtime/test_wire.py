@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import embedge.wire
 from embedge.errors import ModelError
 from embedge.wire import TensorSpec, walk
 
@@ -203,3 +205,99 @@ def _flipped(data: bytes, rng: np.random.Generator) -> bytes:
     for position in rng.integers(0, len(data), 5):
         changed[position] ^= 1 << int(rng.integers(8))
     return bytes(changed)
+
+
+def float_tensor(shape: tuple[int, ...], *data: bytes, kind: int = tiny.FLOAT32) -> bytes:
+    """A graph with one more initializer, written as said."""
+    dims = b"".join(field(1, size) for size in shape)
+    return tiny.graph(extra=field(5, dims + field(2, kind) + field(8, "more") + b"".join(data)))
+
+
+@pytest.mark.parametrize(
+    ("graph", "message"),
+    [
+        (float_tensor((2, 3), field(9, bytes(20))), "[2, 3] stores 20 bytes, but should store 24"),
+        (float_tensor((2, 3), field(9, bytes(28))), "[2, 3] stores 28 bytes, but should store 24"),
+        (float_tensor((2**20, 2**20), field(9, bytes(4))), "but should store 4398046511104; fetch"),
+        (float_tensor((2,)), "the shape [2] stores 0 bytes, but should store 8"),
+        (float_tensor((), field(9, b"")), "the shape [] stores 0 bytes, but should store 4"),
+        (float_tensor((3,), field(4, bytes(8))), "stores 2 elements, but should store 3"),
+        (float_tensor((3,), field(7, bytes(4)), kind=7), "stores 4 elements, but should store 3"),
+        (float_tensor((3,), field(9, bytes(1)), kind=22), "stores 1 bytes, but should store 2"),
+        (float_tensor((-1,), field(9, b"")), "the dimension -1, but should have 0 to 2147483647"),
+        (float_tensor((2**31,), field(9, b"")), "the dimension 2147483648, but should have 0 to"),
+        (float_tensor((0, 2**62), field(9, b"")), "the dimension 4611686018427387904"),
+        (float_tensor((1,) * 33, field(9, bytes(4))), "a tensor has more than 32 dimensions"),
+        # A reader takes the last of several: none may be smaller than the others say.
+        (float_tensor((1,), field(9, bytes(4)), field(9, bytes(4))), "stores 8 bytes, but should"),
+        (float_tensor((1,), field(9, bytes(4)), field(4, bytes(4))), "has 2 sets of values"),
+        (float_tensor((1,), field(9, bytes(4)), field(2, 11)), "a tensor of the types [1, 11]"),
+        (float_tensor((1,), field(6, b"text"), kind=8), "a tensor of the types [8]"),
+        (float_tensor((1,), field(9, bytes(4)), kind=0), "a tensor of the types [0]"),
+        (tiny.graph(extra=field(15, field(1, NEAR))), "a sparse tensor, which no model file has"),
+        (attribute_of(22, b""), "a sparse tensor, which no model file has"),
+        (attribute_of(5, field(1, 2**40) + field(2, 1)), "dimension 1099511627776, but should"),
+        (
+            tiny.graph(extra=field(13, tiny.value_info("mean", 1, (2**40,)))),
+            "a tensor's shape has the dimension 1099511627776, but should have 0 to 2147483647",
+        ),
+        (tiny.graph(outputs=[tiny.value_info("x", 1, (-5,))]), "the dimension -5, but should"),
+    ],
+)
+def test_a_tensor_that_is_not_what_its_shape_says_is_refused(graph: bytes, message: str) -> None:
+    with pytest.raises(ModelError, match=re.escape(message)):
+        walk(tiny.model(graph))
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        float_tensor((2, 3), field(9, bytes(24))),
+        float_tensor((3,), field(4, bytes(12))),
+        float_tensor((), field(9, bytes(4))),
+        float_tensor((0,)),
+        float_tensor((0, 5), field(9, b"")),
+        float_tensor((3,), field(7, varint(5) + varint(2**40) + varint(-1)), kind=7),
+        float_tensor((2,), field(7, 5), field(7, 6), kind=7),  # not packed
+        float_tensor((3,), field(9, bytes(2)), kind=22),
+        tiny.graph(
+            extra=field(5, field(1, varint(2) + varint(1)) + field(2, 7) + field(9, bytes(16)))
+        ),  # the shape packed
+    ],
+)  # fmt: skip
+def test_tensors_may_be_written_in_each_way_that_there_is(graph: bytes) -> None:
+    walk(tiny.model(graph))
+
+
+def test_a_graph_of_too_many_nodes_is_refused() -> None:
+    chain = field(1, node("Identity", ["x"], "y")) * 20_001
+    with pytest.raises(ModelError, match="more than 20000 nodes; do not use it"):
+        walk(tiny.model(tiny.graph(extra=chain)))
+
+
+def test_the_walk_ends_however_many_fields_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedge.wire, "_MAX_FIELDS", 5000)
+    walk(tiny.model(tail=field(100, 0) * 4000))
+    for tail in (field(100, 0) * 5000, field(7, field(1, field(4, "Add") + field(3, "") * 5000))):
+        with pytest.raises(ModelError, match="more than 5000 fields; do not use it"):
+            walk(tiny.model(tail=tail))
+
+
+@pytest.mark.parametrize(
+    "name", ["RandomNormal", "StringNormalizer", "SequenceMap", "ImageDecoder", "Resize", "Evil"]
+)
+def test_operators_that_no_encoder_is_made_of_are_refused(name: str) -> None:
+    with pytest.raises(ModelError, match=f"operator {name}, which a model file may not use"):
+        walk(tiny.model(tiny.graph(extra=field(1, node(name, ["x"], "y")))))
+
+
+def test_a_node_without_an_operator_is_refused() -> None:
+    with pytest.raises(ModelError, match="uses the operator , which a model file may not use"):
+        walk(tiny.model(tiny.graph(extra=field(1, field(1, "x")))))
+
+
+def test_nothing_here_can_load_a_library_of_operators() -> None:
+    """onnxruntime loads one only where it is told to, through SessionOptions."""
+    sources = Path(embedge.__file__).parent.rglob("*.py")
+    found = [p.name for p in sources if re.search("register_custom_op", p.read_text("utf-8"))]
+    assert found == []

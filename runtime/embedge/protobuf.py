@@ -1,0 +1,101 @@
+"""Tags and lengths of protobuf messages, without their schema: enough to judge a file by.
+
+The encoding is https://protobuf.dev/programming-guides/encoding/.
+"""
+
+from collections.abc import Iterator
+
+from embedge.errors import ModelError
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_MAX_FIELD_NUMBER = 2**29 - 1
+_CONTINUED = bytes(range(128, 256))  # bytes of a varint that are not its last
+
+# What one field holds: an integer, or the bytes of anything else.
+Value = int | memoryview
+
+
+def fields(buffer: memoryview) -> Iterator[tuple[int, Value]]:
+    """Yield (field number, value) of one message.
+
+    Raises:
+        ModelError: the bytes end early or are no protobuf message.
+    """
+    position, end = 0, len(buffer)
+    while position < end:
+        tag, position = _varint(buffer, position)
+        number, kind = tag >> 3, tag & 7
+        # Some readers drop a tag's bits above 32, and would then see another field than this walk.
+        if not 1 <= number <= _MAX_FIELD_NUMBER:
+            raise not_onnx(f"a field has the number {number}")
+        if kind == _VARINT:
+            value, position = _varint(buffer, position)
+            yield number, value
+            continue
+        if kind == _BYTES:
+            size, position = _varint(buffer, position)
+        elif kind in (_FIXED32, _FIXED64):
+            size = 4 if kind == _FIXED32 else 8
+        else:
+            raise not_onnx(f"a field has the wire type {kind}")
+        if size > end - position:
+            raise ModelError(
+                f"the file is truncated, damaged or not an ONNX model: a field of {size} bytes is "
+                f"announced where {end - position} are left; fetch or export it again"
+            )
+        yield number, buffer[position : position + size]
+        position += size
+
+
+def _varint(buffer: memoryview, position: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        if position >= len(buffer):
+            raise ModelError(
+                "the file is truncated, damaged or not an ONNX model: a number is cut short; "
+                "fetch or export it again"
+            )
+        byte = buffer[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+    raise not_onnx("a number has more than ten bytes")
+
+
+def not_onnx(why: str) -> ModelError:
+    """The error for bytes that are no ONNX model."""
+    return ModelError(
+        f"this is not an ONNX model ({why}); give the path of a file made with 'embedge export'"
+    )
+
+
+def message(value: Value) -> memoryview:
+    """The bytes of a field; raises ModelError for a number."""
+    if isinstance(value, int):
+        raise not_onnx("a number stands where a message belongs")
+    return value
+
+
+def text(value: Value) -> str:
+    """The UTF-8 string of a field; raises ModelError where it is none."""
+    try:
+        return bytes(message(value)).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise not_onnx("a name is not valid UTF-8") from error
+
+
+def numbers(value: Value) -> list[int]:
+    """The integers of a repeated field, packed or not; raises ModelError as `fields`."""
+    if isinstance(value, int):
+        return [value]
+    found, position = [], 0
+    while position < len(value):
+        number, position = _varint(value, position)
+        found.append(number)
+    return found
+
+
+def count_numbers(value: Value) -> int:
+    """How many integers `numbers` would give, without giving them."""
+    return 1 if isinstance(value, int) else len(bytes(value).translate(None, _CONTINUED))
