@@ -81,6 +81,13 @@ def test_every_module_is_on_the_map() -> None:
                 assert f"`{path.name}`" in README, f"{path.name} is missing from the README's map"
 
 
+def test_every_file_that_it_names_is_there() -> None:
+    named = re.findall(r"`((?:tests|scripts|models)/[\w./-]+)", README)
+    named += re.findall(r"\]\((?!https?:|#)([\w./-]+)\)", README)
+    assert len(named) > 20
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
 def test_every_error_is_documented() -> None:
     import embedge
 
