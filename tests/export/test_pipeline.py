@@ -13,6 +13,7 @@ from embedge.errors import ExportError, OptionError
 from embedge.modelfile import read
 from embedge.verify import verify
 from embedge_export import export, pipeline
+from embedge_export.evaluate import Pairs, spearman
 from embedge_export.recipe import Recipe
 from embedge_export.source import load
 
@@ -201,3 +202,12 @@ def test_the_committed_default_model_is_what_its_recipe_gives(tmp_path: Path) ->
     texts = [probe.text for probe in read(default_model()).probes]
     cosines = (shipped.encode(texts) * again.encode(texts)).sum(1)
     assert cosines.min() > 0.9999
+
+
+def test_sts_benchmark_correlation_of_fp32(tmp_path: Path, eval_data: Path) -> None:
+    """Spearman on the 1500 pairs of STS-B dev: 86.72 for the source."""
+    export(ROOT / "models" / "all-MiniLM-L6-v2", tmp_path / "fp32.onnx", format="fp32")
+    pairs = Pairs.read(eval_data / "stsb" / "dev.tsv")
+    assert len(pairs.scores) == 1500
+    correlation = spearman(pairs, Encoder(tmp_path / "fp32.onnx").encode, "cosine")
+    assert correlation == pytest.approx(86.72, abs=0.01)
