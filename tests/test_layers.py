@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 RUNTIME = (
     "errors", "protobuf", "operators", "wire", "settings", "modelfile", "texts", "normalizing",
     "tokenizer", "batching", "progress", "similarity", "overflow", "default", "providers",
-    "session", "verify", "encoder", "survey", "sentence_transformers", "__init__", "cli",
+    "spread", "session", "verify", "encoder", "survey", "sentence_transformers", "__init__", "cli",
     "__main__", "ray",
 )  # fmt: skip
 EXPORT = (

@@ -48,8 +48,8 @@ class Encoder:
         providers: "auto" (the CPU, or a GPU's provider where one is installed and the file is not
             int8), a name such as "cuda" or onnxruntime's own, or a list of names and (name,
             options), best first. All but the CPU have to reproduce the file's probes.
-        threads: how many micro-batches run side by side; None is what this process may really use
-            (affinity and cgroup limits).
+        threads: how many micro-batches run side by side, or share the work of a text that comes
+            alone; None is what this process may really use (affinity and cgroup limits).
         dim: keep this many leading components, normalized again where the model normalizes, for
             models trained so (Matryoshka); None keeps all.
 
@@ -85,7 +85,7 @@ class Encoder:
         self._settings = file.settings
         self._dim = _check_dim(dim, file.settings.dim)
         self._tokenizer = TextTokenizer(file.tokenizer_json, file.settings.max_tokens)
-        self._session = proven_session(file, self._tokenizer, providers)
+        self._session = proven_session(file, self._tokenizer, providers, self._threads)
         self._file = replace(file, data=b"")  # onnxruntime has its own copy of the weights
         self._lock = threading.Lock()
         self.truncated = 0
@@ -280,11 +280,12 @@ class Encoder:
         lengths = np.fromiter(map(len, fitted.ids), np.int64, len(fitted.ids))
         vectors = np.empty((len(lengths), self._settings.dim), np.float32)
 
+        batches = micro_batches(lengths, self._threads)
+
         def run(batch: NDArray[np.intp]) -> None:
             ids = np.array([fitted.ids[i] for i in batch], np.int64)  # (batch, sequence)
-            vectors[batch] = self._session.run(ids)  # (batch, dim)
+            vectors[batch] = self._session.run(ids, alone=len(batches) == 1)  # (batch, dim)
 
-        batches = micro_batches(lengths, self._threads)
         for done in run_batches(run, batches, self._threads):
             bar.advance(int(first[done].sum()))
         if not np.isfinite(vectors).all():

@@ -74,7 +74,9 @@ def verify(file: ModelFile, encoder: Encodes) -> Verdict:
     )
 
 
-def proven_session(file: ModelFile, tokenizer: TextTokenizer, providers: Providers) -> Session:
+def proven_session(
+    file: ModelFile, tokenizer: TextTokenizer, providers: Providers, threads: int
+) -> Session:
     """Load a file; a provider other than the CPU has to give the vectors that the file says.
 
     The verdict is kept in the session, never on disk. Where "auto" has chosen a provider that does
@@ -85,14 +87,14 @@ def proven_session(file: ModelFile, tokenizer: TextTokenizer, providers: Provide
         ModelError: onnxruntime cannot load the graph.
     """
     try:
-        session = Session(file, providers)
+        session = Session(file, providers, threads)
         if session.providers != [CPU]:
             session.self_test = _prove(file, tokenizer, session)
     except ProviderError as error:
         if providers != "auto":
             raise
         warn(f"providers='auto' goes on with the CPU: {error}", RuntimeWarning)
-        session = Session(file, "cpu")
+        session = Session(file, "cpu", threads)
     return session
 
 
