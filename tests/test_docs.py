@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from embedge.default import default_model
+from embedge.default import default_model, read_default
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -86,6 +86,25 @@ def test_every_file_that_it_names_is_there() -> None:
     named += re.findall(r"\]\((?!https?:|#)([\w./-]+)\)", README)
     assert len(named) > 20
     assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_the_default_models_card_says_what_its_file_says() -> None:
+    card = (ROOT / "models/all-MiniLM-L6-v2/README.md").read_text(encoding="utf-8")
+    settings = read_default().settings
+    repository = settings.source["repository"]
+    assert settings.normalized
+    for fact in (
+        f"# {settings.name}, {settings.quantization.partition('-')[0]}\n",
+        f"vectors of {settings.dim} components of unit length",
+        f"cut at {settings.max_tokens} tokens",
+        f"| file | `{default_model().name}` |",
+        f"| source | [{repository}](https://huggingface.co/{repository}) |",
+        f"| weights | SHA-256 `{settings.source['weights_sha256']}` |",
+        f"| architecture | {settings.source['architecture'].upper()}, ",
+        f"| pooling | {settings.pooling} over ",
+        f"| licence | {settings.licence} ",
+    ):
+        assert fact in card
 
 
 def test_every_error_is_documented() -> None:

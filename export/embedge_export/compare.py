@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from embedge.encoder import Encoder
 from embedge.errors import OptionError
-from embedge_export.evaluate import Vectors, anisotropy
+from embedge.similarity import cosines
+from embedge_export.evaluate import Vectors, anisotropy, directions
 
 NEIGHBOURS = 10
 ROWS = 1024  # rows of the similarity matrix in memory at a time
@@ -68,15 +69,9 @@ def read_texts(path: Path, option: str) -> list[str]:
     return list(dict.fromkeys(line.rstrip("\r") for line in lines if line.strip()))
 
 
-def cosines(a: Vectors, b: Vectors) -> NDArray[np.float64]:
-    """Cosine of each row of ``a`` with the same row of ``b``: (n,)."""
-    products: NDArray[np.float64] = (_unit(a) * _unit(b)).sum(1)
-    return products
-
-
 def neighbours_kept(a: Vectors, b: Vectors, count: int = NEIGHBOURS) -> NDArray[np.int64]:
     """How many of each text's ``count`` nearest others under ``a`` are so under ``b``: (n,)."""
-    units = _unit(a), _unit(b)
+    units = directions(a), directions(b)
     kept: list[int] = []
     for start in range(0, len(a), ROWS):
         near, also = (_nearest(unit, start, count) for unit in units)
@@ -89,12 +84,6 @@ def _nearest(unit: NDArray[np.float64], start: int, count: int) -> NDArray[np.in
     own = np.arange(len(scores))
     scores[own, start + own] = -np.inf
     return np.argsort(-scores, axis=1, kind="stable")[:, :count]
-
-
-def _unit(vectors: Vectors) -> NDArray[np.float64]:
-    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
-    unit: NDArray[np.float64] = vectors / np.maximum(lengths, 1e-30)
-    return unit
 
 
 def describe(

@@ -74,11 +74,17 @@ def anisotropy(vectors: Vectors) -> float:
 
     Ethayarajh, 2019, https://arxiv.org/abs/1909.00512, section 3.1.
     """
-    unit = vectors.astype(np.float64)
-    unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-30)
+    unit = directions(vectors)
     n = len(unit)
     total = float((unit.sum(0) ** 2).sum()) - float((unit * unit).sum())
     return round(total / (n * (n - 1)), 4)
+
+
+def directions(vectors: Vectors) -> NDArray[np.float64]:
+    """Rows of length 1 in double precision; a row of zeros stays: (n, dim)."""
+    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+    unit: NDArray[np.float64] = vectors / np.maximum(lengths, 1e-30)
+    return unit
 
 
 def _ranks(values: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:

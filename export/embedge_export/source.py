@@ -97,7 +97,7 @@ def load(recipe: Recipe) -> Source:
         default_prompt=model.default_prompt_name if any(model.prompts.values()) else None,
         similarity=str(model.similarity_fn_name),
         origin={
-            "repository": recipe.source if "/" in recipe.source else "",
+            "repository": "" if Path(recipe.source).is_dir() else recipe.source,
             "revision": revision,
             "weights_sha256": weights,
             "architecture": str(transformer.auto_model.config.model_type),

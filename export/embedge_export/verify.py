@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 import embedge
 from embedge.encoder import Encoder
@@ -19,12 +18,11 @@ from embedge.errors import ExportError
 from embedge.modelfile import Probe
 from embedge.overflow import TruncationWarning
 from embedge.settings import ModelSettings
+from embedge.similarity import cosines
 from embedge_export import pack
 from embedge_export.calibrate import calibration_texts
-from embedge_export.evaluate import Encode, Pairs, anisotropy, spearman
+from embedge_export.evaluate import Encode, Pairs, Vectors, anisotropy, spearman
 from embedge_export.source import Source
-
-Vectors = NDArray[np.float32]
 
 # The tracer changes nothing but the order of sums.
 FP32_MIN_COSINE = 0.99999
@@ -129,14 +127,6 @@ class Judge:
             f"minimum {figures['cosine_min']:.6f}"
         )
         return figures
-
-
-def cosines(a: Vectors, b: Vectors) -> NDArray[np.float64]:
-    """Cosine of each row of ``a`` with the same row of ``b``, in double precision: (n,)."""
-    x, y = a.astype(np.float64), b.astype(np.float64)
-    norms = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
-    result: NDArray[np.float64] = (x * y).sum(1) / np.maximum(norms, 1e-30)
-    return result
 
 
 def compare(

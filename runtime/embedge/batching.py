@@ -6,14 +6,13 @@ differently), and it is also the fastest: no padding is computed, and no mask is
 """
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
 
 import numpy as np
 from numpy.typing import NDArray
 
-# Tokens of one micro-batch. Large enough that the products run at full speed, small enough that
-# the activations of two workers stay near the caches and memory does not grow.
-TOKEN_BUDGET = 1024
+# Tokens of one micro-batch. From 256 to 2048 the speed is the same; activations of two workers take
+# 26 MB less at 512 than at 1024 (of the default model, on AVX2).
+TOKEN_BUDGET = 512
 
 
 def micro_batches(
@@ -57,6 +56,8 @@ def run_batches(
             run(batch)
             yield batch
         return
+    from concurrent.futures import ThreadPoolExecutor, as_completed  # the first text needs none
+
     pool = ThreadPoolExecutor(min(threads, len(batches)), thread_name_prefix="embedge")
     try:
         futures = {pool.submit(run, batch): batch for batch in batches}

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TextIO, get_args
 
 from embedge import __version__
+from embedge.card import card, printable
 from embedge.corpus import cli as corpus
 from embedge.default import default_model
 from embedge.encoder import Encoder
@@ -34,6 +35,7 @@ _EPILOGS = {
     "info": """examples:
   embedge info
   embedge info my-model.onnx --json
+  embedge info my-model.onnx --card > README.md
 """,
     "verify": """examples:
   embedge verify
@@ -114,9 +116,11 @@ def _parser() -> argparse.ArgumentParser:
         default="auto",
         help="auto, cpu, cuda, ... (default: auto), or all: a table of every one that is here",
     )
-    for command in (info, check):
+    form = info.add_mutually_exclusive_group()
+    form.add_argument("--card", action="store_true", help="print a model card in Markdown")
+    for command, options in ((info, form), (check, check)):
         command.add_argument("file", nargs="?", type=Path, help="default: the model shipped")
-        command.add_argument("--json", action="store_true", help="print JSON")
+        options.add_argument("--json", action="store_true", help="print JSON")
 
     # The one reach upwards: the exporter is an extra, found only when asked for.
     for name, summary, module in (
@@ -169,11 +173,13 @@ def _embed(arguments: argparse.Namespace) -> int:
 
 
 def _info(arguments: argparse.Namespace) -> int:
-    facts = read(arguments.file or default_model()).describe()
-    if arguments.json:
-        print(json.dumps(facts, indent=2, ensure_ascii=False))
+    file = read(arguments.file or default_model())
+    if arguments.card:
+        print(card(file), end="")
+    elif arguments.json:
+        print(json.dumps(file.describe(), indent=2, ensure_ascii=False))
     else:
-        _print_tree(facts)
+        _print_tree(file.describe())
     return 0
 
 
@@ -188,7 +194,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     print("file's own  source fp32  text")
     for probe in verdict.probes:
         text = probe.text if len(probe.text) <= 60 else probe.text[:57] + "..."
-        print(f"{probe.output:10.6f}  {probe.reference:11.6f}  {text}")
+        print(f"{probe.output:10.6f}  {probe.reference:11.6f}  {printable(text)}")
     word = "hold" if verdict.holds else "DO NOT HOLD"
     print(f"The probes {word}: cosine to the file's own vectors at least {MIN_COSINE}.")
     return 0 if verdict.holds else 1
@@ -226,18 +232,19 @@ def _keep(texts: Sequence[str] | Iterator[str], kept: list[str]) -> Iterator[str
 
 
 def _print_tree(value: dict[str, Any], indent: str = "") -> None:
-    width = max((len(str(key)) for key in value), default=0)
+    width = max((len(printable(key)) for key in value), default=0)
     for key, item in value.items():
+        key = printable(key)
         if isinstance(item, dict) and item:
             print(f"{indent}{key}")
             _print_tree(item, indent + "  ")
         elif isinstance(item, (list, tuple)) and item:
             print(f"{indent}{key}")
             for element in item:
-                print(f"{indent}  {element if element != '' else '(empty text)'}")
+                print(f"{indent}  {printable(element) or '(empty text)'}")
         else:
-            shown = "-" if item in ({}, [], (), None, "") else item
-            print(f"{indent}{key!s:{width}}  {shown}")
+            shown = "-" if item in ({}, [], (), None, "") else printable(item)
+            print(f"{indent}{key:{width}}  {shown}")
 
 
 def _show_warning(

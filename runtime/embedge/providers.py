@@ -15,7 +15,6 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
-from importlib import metadata
 from typing import Any
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -287,6 +286,8 @@ def _not_available(name: str, provider: Provider) -> str:
 
 
 def _is_installed(distribution: str) -> bool:
+    from importlib import metadata  # slow to import, seldom asked
+
     try:
         metadata.distribution(distribution)
     except metadata.PackageNotFoundError:

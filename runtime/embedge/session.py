@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedge.errors import ModelError, OptionError, ProviderError
+from embedge.forking import call
 from embedge.modelfile import INPUTS, OUTPUT, ModelFile, read
 from embedge.providers import CPU, Providers, configure, ort, resolve, short_name
 from embedge.spread import Spread
@@ -22,6 +23,11 @@ _LOG_SEVERITY = 4
 # threads beyond which the parts of one short text are too small to be worth waking another.
 _MAX_SPREAD_BYTES = 256 * 2**20
 _MAX_SPREAD_THREADS = 4
+
+# Nodes whose inputs are constants run when a graph is loaded. Bytes that one may give: so many for
+# each byte of the file (4-bit weights grow to fp32), and so many for small files.
+_MAX_FOLDED_RATIO = 8
+_MAX_FOLDED = 64 * 2**20
 
 
 class Session:
@@ -43,12 +49,13 @@ class Session:
         self._dim = file.settings.dim
         # Workers call `run` in parallel, one thread each: that doubles throughput on two cores
         # where two intra-op threads give 1.1 to 1.5 times.
-        options = _options(1)
+        options = _options(1, file.size)
         try:
             # Without its fallback, which says on standard output that it goes on with the CPU.
-            self._session = ort.InferenceSession(
-                file.data, options, providers=configure(options, choices), enable_fallback=0
-            )
+            with call():
+                self._session = ort.InferenceSession(
+                    file.data, options, providers=configure(options, choices), enable_fallback=0
+                )
         except Exception as error:  # onnxruntime's exceptions have no common base but this
             if [choice.name for choice in choices] == [CPU]:
                 raise ModelError(f"{file.path}: onnxruntime cannot load it: {error}") from error
@@ -88,7 +95,7 @@ class Session:
         feeds = dict(zip(INPUTS, (input_ids, np.ones_like(input_ids)), strict=True))
         spread = self._spread.turn() if alone and self._spread else nullcontext()
         try:
-            with self._turn, spread as wide:
+            with call(), self._turn, spread as wide:
                 (vectors,) = (wide or self._session).run([OUTPUT], feeds)
         except Exception as error:
             raise ModelError(f"onnxruntime failed on this model and text: {error}") from error
@@ -100,8 +107,8 @@ class Session:
         return vectors  # type: ignore[no-any-return]
 
 
-def _options(threads: int) -> ort.SessionOptions:
-    """Session options by which ``threads`` share the work of one call."""
+def _options(threads: int, size: int) -> ort.SessionOptions:
+    """Session options by which ``threads`` share the work of one call, for a file of ``size``."""
     options = ort.SessionOptions()
     options.log_severity_level = _LOG_SEVERITY
     options.intra_op_num_threads = threads
@@ -109,6 +116,12 @@ def _options(threads: int) -> ort.SessionOptions:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle means idle
     # A memory plan is kept for every input shape; there are as many as token counts.
     options.enable_mem_pattern = False
+    # Else a file of some bytes could take all memory before it encodes anything. onnxruntime 1.20
+    # does not know this limit, and ignores it.
+    folded = max(_MAX_FOLDED, _MAX_FOLDED_RATIO * size)
+    options.add_session_config_entry(
+        "optimization.constant_folding_max_output_size_in_bytes", str(folded)
+    )
     # Else bytes that look like onnxruntime's own format would be read as that, unchecked.
     options.add_session_config_entry("session.load_model_format", "ONNX")
     return options
@@ -120,7 +133,7 @@ def _load_again(path: Path, fingerprint: str, threads: int) -> ort.InferenceSess
         file = read(path)
         if file.fingerprint != fingerprint:
             return None
-        return ort.InferenceSession(file.data, _options(threads), providers=[CPU])
+        return ort.InferenceSession(file.data, _options(threads, file.size), providers=[CPU])
     except Exception:  # as above; nothing is lost, the first session gives the same vectors
         return None
 

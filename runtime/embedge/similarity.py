@@ -22,6 +22,18 @@ def are_unit(vectors: Vectors, tolerance: float = 0.01) -> bool:
     return bool((np.abs(np.linalg.norm(vectors, axis=-1) - 1) <= tolerance).all())
 
 
+def cosines(a: Vectors, b: Vectors) -> NDArray[np.float64]:
+    """Cosine of each row of ``a`` with the same row of ``b``, both (n, dim): float64 (n,).
+
+    Not a number where a component is none or infinite; 0 for a row of zeros.
+    """
+    x, y = a.astype(np.float64), b.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        norms = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
+        found: NDArray[np.float64] = (x * y).sum(1) / np.maximum(norms, 1e-30)
+    return found
+
+
 def _euclidean(a: Vectors, b: Vectors) -> Vectors:
     # |a - b|^2 = |a|^2 + |b|^2 - 2ab: (n, m) without an (n, m, dim) temporary. In float64, as the
     # difference of near neighbours would drown in float32.

@@ -11,6 +11,7 @@ from embedge.modelfile import ModelFile
 from embedge.overflow import sequences
 from embedge.providers import CPU, Providers, short_name
 from embedge.session import Session
+from embedge.similarity import cosines
 from embedge.tokenizer import TextTokenizer
 
 # Between CPU families int8 rounding flips leave 0.9998 and more; a wrong kernel is far below.
@@ -65,13 +66,12 @@ def verify(file: ModelFile, encoder: Encodes) -> Verdict:
     """
     if not file.probes:
         raise ModelError(f"{file.path}: the file has no probes to verify; export it again")
-    vectors = encoder.encode([probe.text for probe in file.probes])
-    return Verdict(
-        tuple(
-            ProbeResult(probe.text, _cosine(vector, probe.output), _cosine(vector, probe.reference))
-            for probe, vector in zip(file.probes, vectors, strict=True)
-        )
-    )
+    texts = [probe.text for probe in file.probes]
+    vectors = encoder.encode(texts)  # (probes, dim)
+    outputs = np.stack([probe.output for probe in file.probes])[:, : vectors.shape[1]]
+    references = np.stack([probe.reference for probe in file.probes])[:, : vectors.shape[1]]
+    found = cosines(vectors, outputs).tolist(), cosines(vectors, references).tolist()
+    return Verdict(tuple(map(ProbeResult, texts, *found)))
 
 
 def proven_session(
@@ -134,8 +134,3 @@ class _Direct:
         fitted = sequences(self.tokenizer, [front + text for text in texts], 0, "truncate")
         rows = [self.session.run(np.array([ids] * self.batch, np.int64))[-1] for ids in fitted.ids]
         return np.stack(rows)  # (n, dim)
-
-
-def _cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
-    x, y = a.astype(np.float64), b[: len(a)].astype(np.float64)
-    return float(x @ y) / max(float(np.linalg.norm(x) * np.linalg.norm(y)), 1e-30)

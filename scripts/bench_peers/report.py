@@ -160,18 +160,16 @@ def _wins(peers: dict[str, Any]) -> str:
 
 
 def _scaling(rows: Sequence[dict[str, Any]]) -> str:
-    head = ["texts", "threads", "", "texts/s", "peak RSS MB", "before the work MB", "vectors MB"]
+    head = ["texts", "threads", "texts/s", "peak RSS MB", "before the work MB"]
     return _table(
         head,
         [
             [
                 f"{row['texts']:,}",
                 str(row["threads"]),
-                row["api"],
                 _number(row["texts_per_s"]),
                 f"{row['peak_rss_mb']:.0f}",
                 f"{row['rss_before_mb']:.0f}",
-                f"{row['texts'] * 384 * 4 / 2**20:.1f}" if row["api"] == "encode" else "0",
             ]
             for row in rows
         ],

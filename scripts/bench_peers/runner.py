@@ -123,15 +123,12 @@ def measure(
     runner: Runner, peers: Sequence[Peer], plan: Plan, texts: dict[str, list[str]]
 ) -> tuple[dict[str, list[dict[str, Any]]], dict[str, str]]:
     """All rounds over all peers: the runs of each peer, and why some have none."""
-    chosen = {name: texts[name][: plan.texts[name]] for name in WORKLOADS}
-    quality = [
-        text for name, count in plan.quality.items() for text in _spread(chosen[name], count)
-    ]
+    quality = [text for name, count in plan.quality.items() for text in _spread(texts[name], count)]
     files = {
         share: runner.write_texts(
             f"texts-{share}",
             {
-                **{name: _share(part, share) for name, part in chosen.items()},
+                **{name: _share(part, share) for name, part in texts.items()},
                 "quality": quality,
             },
         )
@@ -166,17 +163,16 @@ def measure(
 
 
 def scale(runner: Runner, texts: list[str], counts: Sequence[int]) -> list[dict[str, Any]]:
-    """Throughput and memory of embedge over text counts and threads."""
+    """Throughput and memory of embedge's `encode_iter`, which keeps no vector."""
     peer = BY_NAME["embedge"]
     rows = []
     for count in counts:
         file = runner.write_texts("scaling", {"all": texts[:count]})
         for threads in (1, 2):
-            for adapter in ("embedge", "embedge_iter"):
-                say(f"scaling: {count} texts, {threads} threads, {adapter}")
-                run = runner.run(peer, file, ("all",), threads=threads, adapter=adapter, repeat_s=2)
-                api = "encode_iter" if adapter.endswith("iter") else "encode"
-                rows.append({"threads": threads, "api": api, **run["workloads"]["all"]})
+            say(f"scaling: {count} texts, {threads} threads")
+            options = {"threads": threads, "adapter": "embedge_iter", "repeat_s": 2}
+            run = runner.run(peer, file, ("all",), **options)
+            rows.append({"threads": threads, **run["workloads"]["all"]})
     return rows
 
 

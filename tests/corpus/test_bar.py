@@ -1,46 +1,28 @@
 import io
-import time
-
-import pytest
 
 from embedge.corpus.bar import CorpusBar
 from embedge.corpus.work import State
 
 
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """A clock that moves only when its one number is changed."""
-    now = [0.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    return now
-
-
-def test_a_job_that_goes_on(clock: list[float]) -> None:
-    stream = Terminal()
+def test_a_job_that_goes_on(clock: list[float], terminal: io.StringIO) -> None:
     done = 0.2
-    with CorpusBar(True, lambda: done, State(texts=1000, tokens=9000), stream) as bar:
+    with CorpusBar(True, lambda: done, State(texts=1000, tokens=9000), terminal) as bar:
         clock[0] = 10.0
         done = 0.4
         bar.show(State(texts=6000, tokens=59000, truncated=7, skipped=1))
         line = "6,000 texts, 500/s, 59,000 tokens, 7 truncated, 1 skipped, 0:30 left"
-        assert stream.getvalue() == f"\r\x1b[K{'█' * 8}{'░' * 12}  40% {line}"
+        assert terminal.getvalue() == f"\r\x1b[K{'█' * 8}{'░' * 12}  40% {line}"
         clock[0] = 3610.0
         done = 0.5
     # 0.3 of the bytes took 3610 s, so 0.5 of them take 6017.
-    assert stream.getvalue().endswith(", 7 truncated, 1 skipped, 1:40:17 left\n")
+    assert terminal.getvalue().endswith(", 7 truncated, 1 skipped, 1:40:17 left\n")
 
 
-def test_standard_input_has_no_end_that_is_known(clock: list[float]) -> None:
-    stream = Terminal()
-    with CorpusBar(True, lambda: None, State(), stream) as bar:
+def test_standard_input_has_no_end_that_is_known(clock: list[float], terminal: io.StringIO) -> None:
+    with CorpusBar(True, lambda: None, State(), terminal) as bar:
         clock[0] = 2.0
         bar.show(State(texts=10, tokens=30))
-    assert stream.getvalue() == "\r\x1b[K10 texts, 5/s, 30 tokens" * 2 + "\n"
+    assert terminal.getvalue() == "\r\x1b[K10 texts, 5/s, 30 tokens" * 2 + "\n"
 
 
 def test_nothing_is_drawn_where_there_is_no_terminal() -> None:

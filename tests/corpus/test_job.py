@@ -381,13 +381,16 @@ def test_outputs_that_cannot_be(encoder: Encoder, tmp_path: Path) -> None:
         embed_corpus(encoder, Corpus(find_sources([tmp_path / "a.jsonl"])), tmp_path / "a.jsonl")
 
 
+@pytest.mark.parametrize("dim", [None, 8])
+@pytest.mark.parametrize("dtype", ["int8", "binary"])
 def test_dtypes_without_a_scale_need_unit_vectors(
-    encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dtype: str, dim: int | None, model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Where a model does not normalize, its vectors are not normalized when cut either."""
+    encoder = Encoder(model_file, threads=1, dim=dim)
     monkeypatch.setattr(type(encoder), "info", {**encoder.info, "normalized": False})
-    for dtype in ("int8", "binary"):
-        with pytest.raises(OptionError, match=f"dtype {dtype} keeps a vector's direction"):
-            embed_corpus(encoder, Corpus([text_source(["a"])]), tmp_path / "v.npy", dtype=dtype)
+    with pytest.raises(OptionError, match=f"dtype {dtype} keeps a vector's direction"):
+        embed_corpus(encoder, Corpus([text_source(["a"])]), tmp_path / "v.npy", dtype=dtype)
 
 
 def test_two_jobs_do_not_write_one_output(

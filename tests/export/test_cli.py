@@ -23,6 +23,27 @@ def test_export_prints_steps_and_report(
     assert (settings.name, settings.licence, settings.max_tokens) == ("mine", "MIT", 128)
 
 
+def test_what_is_overridden_is_on_the_card(
+    sentence_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "model.onnx"
+    arguments = ["--pooling", "cls", "--max-tokens", "100", "--format", "fp32", "--licence", "a|b"]
+    assert main(["export", str(sentence_folder), "-o", str(path), *arguments]) == 0
+    capsys.readouterr()
+    assert main(["info", str(path), "--card"]) == 0
+    page = capsys.readouterr().out
+    for row in (
+        "| pooling | cls (overridden: the model itself says mean) |",
+        "| max tokens | 100 (overridden: the model itself says 256) |",
+        '| prompts | document "the ", query "how do i " |',
+        "| source: repository | - |",
+        "| licence | a&#124;b |",
+    ):
+        assert row in page.splitlines()
+    assert "| fp32 against source | cosine_mean 1.0, cosine_min " in page
+    assert str(tmp_path) not in page
+
+
 def test_calibration_texts_of_ones_own_change_the_file(
     sentence_folder: Path, tmp_path: Path
 ) -> None:

@@ -135,6 +135,17 @@ def test_matryoshka_dims_come_from_the_configuration(
     np.testing.assert_allclose(cut, theirs, atol=2e-6)
 
 
+def test_a_model_that_does_not_normalize_is_cut_and_no_more(
+    tmp_path: Path, transformer_folder: Path
+) -> None:
+    sentence_transformer(transformer_folder, st.Pooling(32, "mean")).save(str(tmp_path / "model"))
+    export(tmp_path / "model", tmp_path / "model.onnx", format="fp32")
+    theirs = SentenceTransformer(str(tmp_path / "model"), device="cpu", truncate_dim=8)
+    cut = Encoder(tmp_path / "model.onnx", dim=8).encode(TEXTS[:2])
+    np.testing.assert_allclose(cut, theirs.encode(TEXTS[:2]), atol=2e-6)
+    assert (np.abs(np.linalg.norm(cut, axis=1) - 1) > 0.1).all()
+
+
 def test_a_model_too_large_for_one_file_is_refused_before_tracing(
     tmp_path: Path, sentence_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,8 +7,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from embedge.similarity import cosines
 from embedge_export.half import to_half
-from embedge_export.verify import cosines
 
 from .traced import FLOAT, HIDDEN, INT64, Trace, compute, encoder, feeds, operators
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer as Theirs
 
-from embedge import OptionError
+from embedge import Encoder, OptionError
 from embedge.sentence_transformers import SentenceTransformer as Ours
 
 TEXTS = [
@@ -64,6 +64,17 @@ def test_encode_means_the_same(options: dict[str, object], theirs: Theirs, ours:
         got = ours.encode(texts, **options)
         assert (got.shape, got.dtype) == (expected.shape, expected.dtype)
         np.testing.assert_allclose(got, expected, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("dim", [1, 5, 128, 383])
+def test_an_encoder_of_fewer_components_means_the_same(dim: int, folder: Path, ours: Ours) -> None:
+    """Cut as theirs does it when told so at loading, and scaled to length 1 again."""
+    theirs = Theirs(str(folder), device="cpu", truncate_dim=dim)
+    expected = theirs.encode(TEXTS, normalize_embeddings=True)
+    assert expected.shape == (4, dim)
+    got = Encoder(ours.encoder.info["path"], dim=dim).encode(TEXTS)
+    np.testing.assert_allclose(got, expected, rtol=0, atol=2e-5)
+    assert (Encoder(dim=dim).encode(TEXTS) * expected).sum(1).min() > 0.99  # the int8 file
 
 
 def test_queries_and_documents_mean_the_same(theirs: Theirs, ours: Ours) -> None:

@@ -50,6 +50,7 @@ def test_pooling_and_limits_can_be_overridden(sentence_folder: Path) -> None:
     recipe = Recipe(str(sentence_folder), pooling="cls", max_tokens=16, prompts={"query": "q: "})
     source = load(recipe)
     assert source.modules[0] == Pool(("cls",))
+    assert source.origin["repository"] == ""  # a folder's path is nobody else's business
     assert (source.max_tokens, source.prompts) == (16, {"query": "q: "})
 
 

@@ -2,15 +2,9 @@ import numpy as np
 import pytest
 
 from embedge.errors import ExportError
-from embedge_export.verify import compare, cosines, tools
+from embedge_export.verify import compare, tools
 
 REFERENCE = np.array([[1, 0], [0, 1]], np.float32)
-
-
-def test_cosines_by_hand() -> None:
-    a = np.array([[3, 4], [1, 0]], np.float32)
-    b = np.array([[4, 3], [0, 2]], np.float32)
-    np.testing.assert_allclose(cosines(a, b), [24 / 25, 0])
 
 
 def test_the_figures_by_hand() -> None:

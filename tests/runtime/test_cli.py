@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -108,6 +109,18 @@ def test_info_shows_what_is_in_a_file(tiny_file: Path, capsys: Capture) -> None:
         r"  cosine +1\.0", rf"bytes +{tiny_file.stat().st_size}",
     ):  # fmt: skip
         assert re.search(f"^{line}$", out, re.M), line
+
+
+def test_what_a_file_says_does_not_command_the_terminal(tmp_path: Path, capsys: Capture) -> None:
+    settings = replace(tiny.SETTINGS, name="x\x1b[2J\nname  y", prompts={"\r": "é\u202e"})
+    probe = Probe("a\x07", np.array([1, 0], np.float32), np.array([1, 0], np.float32))
+    path = tiny.write(tmp_path / "x.onnx", tiny.model(settings=settings, probes=[probe]))
+    assert main(["info", str(path)]) == 0
+    assert main(["verify", str(path)]) in (0, 1)
+    out = capsys.readouterr().out
+    assert all(line.isprintable() for line in out.split("\n"))
+    for shown in (r"x\x1b[2J\nname  y", r"  \r  é\u202e", r"  a\x07"):
+        assert f"{shown}\n" in out
 
 
 def test_info_json_is_what_the_encoder_says(

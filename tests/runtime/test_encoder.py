@@ -463,7 +463,10 @@ def test_vectors_agree_with_published_ones(default: Encoder, eval_data: Path) ->
     entries = json.loads((eval_data / "canonical_vectors.json").read_text("utf-8"))["entries"]
     published = {entry["id"]: entry for entry in entries}
     entry = published["tei/test_bert__bert_single"]
-    assert default.similarity(default.encode(entry["texts"]), np.array(entry["vectors"])) >= 0.99
+    for dim in (384, 128, 8):  # cut to their leading components and scaled to length 1
+        leading = np.array(entry["vectors"])[:, :dim]
+        leading /= np.linalg.norm(leading)
+        assert (Encoder(dim=dim).encode(entry["texts"]) * leading).sum() >= 0.99
 
     entry = published["fastembed/hello-world"]
     first = default.encode(entry["texts"])[:, :5]

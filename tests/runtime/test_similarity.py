@@ -6,12 +6,18 @@ import pytest
 from numpy.typing import NDArray
 
 from embedge import Encoder, OptionError
-from embedge.similarity import SIMILARITIES, similarity, unit
+from embedge.similarity import SIMILARITIES, cosines, similarity, unit
 
 from . import tiny
 
 LEFT = np.array([[3, 4], [0, 2]], np.float32)
 RIGHT = np.array([[4, 3], [0, 1], [-3, -4]], np.float32)
+
+
+def test_cosines_of_rows_by_hand() -> None:
+    a = np.array([[3, 4], [1, 0], [0, 0], [np.inf, 1], [np.nan, 1]], np.float32)
+    b = np.array([[4, 3], [0, 2], [1, 0], [1, 1], [1, 1]], np.float32)
+    np.testing.assert_allclose(cosines(a, b), [24 / 25, 0, 0, np.nan, np.nan])
 
 
 @pytest.mark.parametrize(

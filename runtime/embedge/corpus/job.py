@@ -133,8 +133,7 @@ def check_dtype(dtype: str, encoder: Encoder) -> Layout:
     if dtype not in LAYOUTS:
         raise OptionError(f"dtype should be one of {', '.join(LAYOUTS)}, but is {dtype!r}")
     layout = LAYOUTS[dtype]
-    info = encoder.info
-    if layout.needs_unit and not (info["normalized"] or encoder.dim < info["dim"]):
+    if layout.needs_unit and not encoder.info["normalized"]:
         raise OptionError(
             f"dtype {dtype} keeps a vector's direction and not its length, but this model's "
             "vectors are not of unit length; use float32 or float16"
