@@ -93,9 +93,9 @@ class Session:
             ModelError: the graph fails on these ids.
         """
         feeds = dict(zip(INPUTS, (input_ids, np.ones_like(input_ids)), strict=True))
-        spread = self._spread.turn() if alone and self._spread else nullcontext()
+        calling = self._spread.turn() if alone and self._spread else call()
         try:
-            with call(), self._turn, spread as wide:
+            with calling as wide, self._turn:
                 (vectors,) = (wide or self._session).run([OUTPUT], feeds)
         except Exception as error:
             raise ModelError(f"onnxruntime failed on this model and text: {error}") from error
