@@ -91,8 +91,9 @@ def embed_parquet(
 ) -> int:
     """Encode Parquet into a folder of Parquet with the columns id and vector, in any order.
 
-    Runs on the cluster that this process is connected to, or on a local one. The facts (model,
-    fingerprint, dtype, ...) are in the folder's `_embedge.json`, which appears when all is there.
+    Runs on the cluster that this process is connected to, or on a local one, which sends no usage
+    statistics unless RAY_USAGE_STATS_ENABLED is 1. The facts (model, fingerprint, dtype, ...) are
+    in the folder's `_embedge.json`, which appears when all is there.
 
     Args:
         source: a Parquet file or a folder of them.
@@ -140,6 +141,8 @@ def embed_parquet(
 
 
 def _ray_data() -> Any:
+    # A cluster that Ray starts for us would report its use to Ray's makers; now only if asked to.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         return importlib.import_module("ray.data")
     except ImportError:

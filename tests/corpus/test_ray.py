@@ -23,6 +23,7 @@ pytestmark = [
 CHANCE = random.Random(0)
 TEXTS = [" ".join(CHANCE.choices("abc", k=CHANCE.randrange(1, 14))) for _ in range(24_000)]
 FILES = 12
+REPORTS = "RAY_USAGE_STATS_ENABLED"
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +31,12 @@ def ray() -> Iterator[Any]:
     reason = "needs pip install 'embedge[ray]'"
     ray = pytest.importorskip("ray", reason=reason)
     pytest.importorskip("ray.data", reason=reason)
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    yield ray
-    ray.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(REPORTS, "0")
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        yield ray
+        ray.shutdown()
 
 
 @pytest.fixture
@@ -114,3 +117,20 @@ def test_a_worker_with_another_model_refuses(model_file: Path) -> None:
 def test_a_folder_that_is_not_empty_is_refused(ray: Any, source: Path, model_file: Path) -> None:
     with pytest.raises(OptionError, match="is there already; give a folder that is new or empty"):
         embed_parquet(source, source, model=str(model_file))
+
+
+@pytest.mark.parametrize(("asked", "found"), [(None, "0"), ("1", "1")])
+def test_ray_reports_nothing_unless_asked_to(
+    ray: Any,
+    source: Path,
+    model_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: str | None,
+    found: str,
+) -> None:
+    monkeypatch.setenv(REPORTS, asked or "")
+    if asked is None:
+        monkeypatch.delenv(REPORTS)
+    with pytest.raises(OptionError, match="is there already; give a folder that is new or empty"):
+        embed_parquet(source, source, model=str(model_file))
+    assert os.environ[REPORTS] == found
