@@ -58,11 +58,12 @@ class Session:
                 )
         except Exception as error:  # onnxruntime's exceptions have no common base but this
             if [choice.name for choice in choices] == [CPU]:
-                raise ModelError(f"{file.path}: onnxruntime cannot load it: {error}") from error
+                raise ModelError(
+                    f"{file.path}: onnxruntime cannot load it: {_one_line(error)}"
+                ) from error
             names = ", ".join(short_name(choice.name) for choice in choices)
             raise ProviderError(
-                f"{file.path}: {names} did not take it: {error}. Use providers='cpu', or an fp16 "
-                "file (embedge export --format fp16), which is made of onnx's own operators"
+                f"{file.path}: {names} did not take it: {_one_line(error)}; {instead_of(file)}"
             ) from error
         self._session.disable_fallback()
         self.providers: list[str] = self._session.get_providers()
@@ -98,13 +99,29 @@ class Session:
             with calling as wide, self._turn:
                 (vectors,) = (wide or self._session).run([OUTPUT], feeds)
         except Exception as error:
-            raise ModelError(f"onnxruntime failed on this model and text: {error}") from error
+            raise ModelError(
+                f"onnxruntime failed on this model and text: {_one_line(error)}"
+            ) from error
         if vectors.shape != (len(input_ids), self._dim):
             raise ModelError(
                 f"the graph gave vectors of shape {vectors.shape} for {len(input_ids)} texts, but "
                 f"says that they have {self._dim} components each; export the model again"
             )
         return vectors  # type: ignore[no-any-return]
+
+
+def instead_of(file: ModelFile) -> str:
+    """What to do where a provider is no good for ``file``."""
+    if file.settings.quantization == "fp16":
+        return "use providers='cpu', other options, or another version of the provider"
+    return (
+        "use providers='cpu', or an fp16 file (embedge export --format fp16), which is made of "
+        "onnx's own operators"
+    )
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _options(threads: int, size: int) -> ort.SessionOptions:

@@ -10,7 +10,7 @@ from embedge.errors import ModelError, ProviderError, warn
 from embedge.modelfile import ModelFile
 from embedge.overflow import sequences
 from embedge.providers import CPU, Providers, short_name
-from embedge.session import Session
+from embedge.session import Session, instead_of
 from embedge.similarity import cosines
 from embedge.tokenizer import TextTokenizer
 
@@ -106,7 +106,12 @@ def _prove(file: ModelFile, tokenizer: TextTokenizer, session: Session) -> float
             f"{file.path}: the file has no probes, so {name} cannot prove that its vectors are "
             "right; export the file again, or use providers='cpu'"
         )
-    verdicts = [verify(file, _Direct(file, tokenizer, session, batch)) for batch in (1, 2)]
+    try:
+        verdicts = [verify(file, _Direct(file, tokenizer, session, batch)) for batch in (1, 2)]
+    except ModelError as error:  # it took the graph, and cannot run it: a GPU without float16, say
+        raise ProviderError(
+            f"{file.path}: {name} cannot run it: {error}; {instead_of(file)}"
+        ) from error
     results = [probe for verdict in verdicts for probe in verdict.probes]
     if all(verdict.holds for verdict in verdicts):
         return min(verdict.cosine for verdict in verdicts)
@@ -115,7 +120,7 @@ def _prove(file: ModelFile, tokenizer: TextTokenizer, session: Session) -> float
     raise ProviderError(
         f"{file.path}: {name} gives wrong vectors for {texts} of {len(file.probes)} probes: "
         f"cosine to the file's own {wrong[0].output:.6f} ({wrong[0].text[:40]!r}), but at least "
-        f"{MIN_COSINE} is needed; use providers='cpu', other options, or another version of {name}"
+        f"{MIN_COSINE} is needed; {instead_of(file)}"
     )
 
 

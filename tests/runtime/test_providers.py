@@ -179,6 +179,8 @@ def test_what_a_provider_does_not_take_is_its_error_not_the_files(
 
     monkeypatch.setattr(ort, "InferenceSession", refuse)
     with pytest.raises(ProviderError, match=r"cuda did not take it: no Multi.*--format fp16"):
+        Encoder(file_of(tmp_path, INT8), providers="cuda")
+    with pytest.raises(ProviderError, match=r"no MultiHeadAttention; use .*'cpu', other options"):
         Encoder(file_of(tmp_path), providers="cuda")
     with pytest.raises(ModelError, match="onnxruntime cannot load it: no Multi"):
         Encoder(file_of(tmp_path), providers="cpu")
@@ -235,9 +237,26 @@ def test_a_provider_that_gives_wrong_vectors_is_refused(
         Encoder(file_of(tmp_path), providers="cuda")
 
 
-def test_auto_goes_on_with_the_cpu_and_says_why(cuda: Any, tmp_path: Path) -> None:
-    cuda["run"] = swapped
-    message = r"providers='auto' goes on with the CPU: .* cuda gives wrong vectors"
+def fails(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """As WebGPU does on a device without float16, which it finds out when it first runs."""
+    raise RuntimeError("Gather requires f16\nbut the device does not support it.")
+
+
+def test_a_provider_that_cannot_run_the_graph_is_refused(cuda: Any, tmp_path: Path) -> None:
+    cuda["run"] = fails
+    message = "cuda cannot run it: .* requires f16 but the device .*; use providers='cpu', other"
+    with pytest.raises(ProviderError, match=message):
+        Encoder(file_of(tmp_path), providers="cuda")
+
+
+@pytest.mark.parametrize(
+    ("run", "why"), [(swapped, "gives wrong vectors"), (fails, "cannot run it: .* f16 but")]
+)
+def test_auto_goes_on_with_the_cpu_and_says_why(
+    run: Any, why: str, cuda: Any, tmp_path: Path
+) -> None:
+    cuda["run"] = run
+    message = f"providers='auto' goes on with the CPU: .* cuda {why}"
     with pytest.warns(RuntimeWarning, match=message) as told:
         encoder = Encoder(file_of(tmp_path))
     assert told[0].filename == __file__
