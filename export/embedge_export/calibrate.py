@@ -12,7 +12,7 @@ from embedge_export.onnxgraph import Array, Graph, run
 
 MASK = "attention_mask"
 ROWS = 16384  # rows kept per activation
-BYTES = 1 << 29  # samples in memory at a time
+BYTES = 1 << 30  # samples in memory at a time; each time the graph runs again
 
 
 def calibration_texts() -> list[str]:
@@ -45,5 +45,5 @@ def samples(
             for rows, value in zip(kept, values, strict=True):
                 flat = value.reshape(-1, value.shape[-1])
                 rows.append(flat[tokens] if len(flat) == mask.size else flat)
-        for name, rows in zip(group, kept, strict=True):
-            yield name, np.concatenate(rows)
+        for name in group:
+            yield name, np.concatenate(kept.pop(0))

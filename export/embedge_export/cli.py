@@ -69,6 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
         "calibration": _texts(arguments.calibration),
         "pairs": arguments.eval and pipeline.Pairs.read(arguments.eval),
         "notify": lambda line: print(line, file=sys.stderr, flush=True),
+        "progress": True,
     }
     if arguments.all:
         report = pipeline.export_all(recipe, arguments.output, **options)

@@ -14,6 +14,8 @@ import onnx
 import onnxruntime as ort
 from onnx import helper, numpy_helper
 
+from embedge_export.parallel import side_by_side
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -192,16 +194,18 @@ class Graph:
 
 
 def run(model: onnx.ModelProto, feeds: Iterable[Mapping[str, Array]]) -> Iterator[list[Array]]:
-    """Yield all outputs of `model` for each of `feeds`, on the CPU, without graph optimization."""
+    """Yield all outputs of `model` for each of `feeds`, on the CPU, without graph optimization.
+
+    Feeds run side by side, each on one thread: the last bits of a sum may depend on their number.
+    """
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
-    options.intra_op_num_threads = 1  # the last bits of a sum may depend on their number
+    options.intra_op_num_threads = 1
     session = ort.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    for feed in feeds:
-        yield session.run(None, dict(feed))
+    yield from side_by_side(lambda feed: session.run(None, dict(feed)), feeds)
 
 
 # (batch, sequence) of the inputs to try; the second ones are for models of few positions.

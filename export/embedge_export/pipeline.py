@@ -31,17 +31,21 @@ Report = dict[str, Any]
 class _Scheme:
     """How a format is made of the fp32 graph, and what it has to prove."""
 
-    make: Callable[[onnx.ModelProto, Source, Sequence[str]], onnx.ModelProto]
+    make: Callable[[onnx.ModelProto, Source, Sequence[str], bool], onnx.ModelProto]
     portable: bool  # from the graph of onnx's own operators
     quantization: str
     mean_cosine: float
 
 
-def _int8(model: onnx.ModelProto, source: Source, texts: Sequence[str]) -> onnx.ModelProto:
-    return quantize.quantize_int8(model, _feeds(texts, source))
+def _int8(
+    model: onnx.ModelProto, source: Source, texts: Sequence[str], progress: bool
+) -> onnx.ModelProto:
+    return quantize.quantize_int8(model, _feeds(texts, source), progress=progress)
 
 
-def _fp16(model: onnx.ModelProto, source: Source, texts: Sequence[str]) -> onnx.ModelProto:
+def _fp16(
+    model: onnx.ModelProto, source: Source, texts: Sequence[str], progress: bool
+) -> onnx.ModelProto:
     return half.to_half(model)
 
 
@@ -59,6 +63,7 @@ def export(
     calibration: Sequence[str] | None = None,
     pairs: Pairs | None = None,
     notify: Notify = lambda message: None,
+    progress: bool = False,
 ) -> Report:
     """Export a sentence transformer into one model file.
 
@@ -69,6 +74,7 @@ def export(
         calibration: texts to choose the int8 ranges with; None is the exporter's own.
         pairs: scored pairs of texts; the report then has their rank correlations.
         notify: called with one line of text at each step.
+        progress: draw a bar on standard error, where it is a terminal, for what takes minutes.
 
     Returns:
         The report that the file carries.
@@ -82,7 +88,7 @@ def export(
     if Path(output).is_dir():
         raise ExportError("pack", f"{output} is a folder; give the path of the file to write")
     outputs = {format: Path(output)}
-    return _export(Recipe.of(source), outputs, calibration, pairs, notify)[format]
+    return _export(Recipe.of(source), outputs, calibration, pairs, notify, progress)[format]
 
 
 def export_all(
@@ -92,6 +98,7 @@ def export_all(
     calibration: Sequence[str] | None = None,
     pairs: Pairs | None = None,
     notify: Notify = lambda message: None,
+    progress: bool = False,
 ) -> dict[Format, Report]:
     """Export a sentence transformer into one file of each format: FOLDER/NAME.int8.onnx, ...
 
@@ -100,7 +107,7 @@ def export_all(
     recipe = Recipe.of(source)
     name = recipe.name or Path(recipe.source).name
     outputs = {format: Path(folder) / f"{name}.{format}.onnx" for format in get_args(Format)}
-    return _export(recipe, outputs, calibration, pairs, notify)
+    return _export(recipe, outputs, calibration, pairs, notify, progress)
 
 
 def _export(
@@ -109,6 +116,7 @@ def _export(
     calibration: Sequence[str] | None,
     pairs: Pairs | None,
     notify: Notify,
+    progress: bool,
 ) -> dict[Format, Report]:
     folder = next(iter(outputs.values())).parent
     if not folder.is_dir():
@@ -143,7 +151,7 @@ def _export(
                 notify(f"quantize  {format}, {len(model.graph.node)} nodes")
                 with _step("quantize"):
                     texts = quantize.calibration_texts() if calibration is None else calibration
-                    made = scheme.make(model, source, texts)
+                    made = scheme.make(model, source, texts, progress)
                 stated = replace(settings, quantization=scheme.quantization)
                 with _step("verify"):
                     proof = judge.quantized(format, made, stated, scheme.mean_cosine)

@@ -16,8 +16,10 @@ import onnx
 from onnx import TensorProto
 from threadpoolctl import threadpool_limits
 
+from embedge.progress import ProgressBar
 from embedge_export.calibrate import calibration_texts, samples
 from embedge_export.onnxgraph import Array, Graph, attribute
+from embedge_export.parallel import side_by_side
 from embedge_export.rounding import (
     choose_range,
     choose_steps,
@@ -35,6 +37,7 @@ SMALLEST = 32  # rows and columns of the smallest weight worth quantizing
 TABLE_ROWS = 128
 ALPHAS = (0.5, 0.6, 0.7, 0.8)  # more fits the samples better, and unseen text worse
 SEARCH_ROWS = 4096
+WORKERS = 4  # activations side by side; each takes up to half a gigabyte
 
 
 @dataclass(frozen=True)
@@ -46,16 +49,39 @@ class Linear:
     output: str
 
 
-def quantize_int8(model: onnx.ModelProto, feeds: Sequence[Mapping[str, Array]]) -> onnx.ModelProto:
+@dataclass(frozen=True)
+class Site:
+    """An activation x in eight bits, and the layers that read it.
+
+    x * factor (K,) becomes u8 with `scale` and `zero`; `layers` are weight int8 (K, N), scales
+    (N,) and bias (N,).
+    """
+
+    factor: Array
+    scale: np.float32
+    zero: np.uint8
+    layers: list[tuple[Array, Array, Array]]
+
+
+def quantize_int8(
+    model: onnx.ModelProto,
+    feeds: Sequence[Mapping[str, Array]],
+    *,
+    progress: bool = False,
+) -> onnx.ModelProto:
     """Return `model` in int8; `feeds` are inputs typical of what it will meet."""
     graph = Graph(model)
     graph.prune()
     sites = find_sites(graph)
     widths = {name: len(_value(graph, linears[0].weight)) for name, linears in sites.items()}
-    # One thread: the last bits of a product, and so the file's bytes, depend on their number.
-    with threadpool_limits(1):
-        for name, rows in samples(graph, dict(reversed(widths.items())), feeds):
-            _quantize_site(graph, name, sites[name], rows)
+    # From the last to the first, so that every sample is of fp32 values.
+    rows = samples(graph, dict(reversed(widths.items())), feeds)
+    work = ((name, seen, _layers(graph, sites[name])) for name, seen in rows)
+    # BLAS on one thread: the last bits of a product, and so the file's bytes, depend on the number.
+    with threadpool_limits(1), ProgressBar(len(sites), progress, unit="activations") as bar:
+        for name, site in side_by_side(_quantized, work, most=WORKERS):
+            _replace(graph, name, sites[name], site)
+            bar.advance(1)
     quantize_tables(graph)
     store_compactly(graph)
     return graph.finish()
@@ -85,34 +111,52 @@ def _value(graph: Graph, name: str) -> Array:
     return value
 
 
-def _quantize_site(graph: Graph, name: str, linears: Sequence[Linear], rows: Array) -> None:
-    """Replace the linear layers that read the activation `name`, of which `rows` are samples."""
-    weights = [_value(graph, linear.weight) for linear in linears]
-    factor, scale, zero = _choose_levels(rows, np.concatenate(weights, 1))
+def _layers(graph: Graph, linears: Sequence[Linear]) -> list[tuple[Array, Array | None]]:
+    """Weight (K, N) and bias (N,) or None of each layer."""
+    return [
+        (_value(graph, linear.weight), _value(graph, linear.bias) if linear.bias else None)
+        for linear in linears
+    ]
+
+
+def _quantized(
+    work: tuple[str, Array, Sequence[tuple[Array, Array | None]]],
+) -> tuple[str, Site]:
+    """The eight-bit form of the layers that read an activation, of which `rows` are samples."""
+    name, rows, layers = work
+    factor, scale, zero = _choose_levels(rows, np.concatenate([weight for weight, _ in layers], 1))
     seen = to_levels(rows * factor, scale, zero)  # (rows, K), what the products will see
     # Each token counts by its relative error, so that the few huge ones do not decide alone.
-    energy = sum((rows @ weight * (rows @ weight)).sum(1) for weight in weights)
+    energy = sum(np.square(rows @ weight).sum(1) for weight, _ in layers)
     share = 1 / (energy + np.median(energy) + 1e-12)
     moments = (seen * (share / share.sum())[:, None]).T @ seen  # (K, K)
-
-    source = graph.add("Mul", [name, graph.add_constant(factor, "smooth")], "smooth_x")
-    scale_name = graph.add_constant(np.array(scale), "x_scale")
-    zero_name = graph.add_constant(np.array(zero), "x_zero")
-    levels = graph.add("QuantizeLinear", [source, scale_name, zero_name], "x_u8")
-    for linear, weight in zip(linears, weights, strict=True):
+    mean, seen_mean = rows.mean(0), seen.mean(0)
+    made = []
+    for weight, bias in layers:
         smooth = weight / factor[:, None]
         steps = choose_steps(smooth, np.diag(moments))
         q = round_adaptively(smooth, steps, moments)
-        bias = rows.mean(0) @ weight - seen.mean(0) @ (q * steps)  # the mean error, put right
-        if linear.bias is not None:
-            bias += _value(graph, linear.bias)
+        put_right = mean @ weight - seen_mean @ (q * steps)  # the mean error
+        if bias is not None:
+            put_right += bias
+        made.append((q, steps, to_half(np.asarray(put_right, np.float32), smallest=0.0)))
+    return name, Site(factor, scale, zero, made)
+
+
+def _replace(graph: Graph, name: str, linears: Sequence[Linear], site: Site) -> None:
+    """Replace the layers that read the activation `name` with their eight-bit form."""
+    source = graph.add("Mul", [name, graph.add_constant(site.factor, "smooth")], "smooth_x")
+    scale = graph.add_constant(np.array(site.scale), "x_scale")
+    zero = graph.add_constant(np.array(site.zero), "x_zero")
+    levels = graph.add("QuantizeLinear", [source, scale, zero], "x_u8")
+    for linear, (q, steps, bias) in zip(linears, site.layers, strict=True):
         constants = [
             graph.add_constant(q, f"{linear.weight}_s8"),
-            scale_name,
+            scale,
             graph.add_constant(steps, "w_scale"),
-            zero_name,
+            zero,
             "",
-            graph.add_constant(to_half(np.asarray(bias, np.float32), smallest=0.0), "bias"),
+            graph.add_constant(bias, "bias"),
         ]
         product = graph.add(
             "MatMulIntegerToFloat", [levels, *constants], "linear", domain="com.microsoft"

@@ -121,8 +121,13 @@ def to_half(values: Array, smallest: float = 2.0**-14) -> Array:
 
 def to_levels(rows: Array, scale: np.float32, zero: np.uint8) -> Array:
     """`rows` after QuantizeLinear and back, float32."""
-    levels = np.clip(np.rint(rows / scale) + np.float32(zero), 0, 255)
-    return (levels - np.float32(zero)) * scale
+    levels = rows / scale
+    np.rint(levels, out=levels)  # in place: rows may take hundreds of megabytes
+    levels += np.float32(zero)
+    np.clip(levels, 0, 255, out=levels)
+    levels -= np.float32(zero)
+    levels *= scale
+    return levels
 
 
 def smoothing(rows: Array, weight: Array, alpha: float) -> Array:
