@@ -123,7 +123,7 @@ def test_padding_on_either_side_changes_nothing_but_the_last_digits(
 
 
 def broken_trace(step: str) -> object:
-    def broken(*arguments: object) -> object:
+    def broken(*arguments: object, **options: object) -> object:
         raise RuntimeError(f"no {step} today")
 
     return broken
