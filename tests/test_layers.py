@@ -15,9 +15,9 @@ RUNTIME = (
     "sentence_transformers", "__init__", "cli", "__main__", "ray",
 )  # fmt: skip
 EXPORT = (
-    "recipe", "head", "parallel", "onnxgraph", "attention", "graph", "calibrate", "rounding",
-    "quantize", "half", "evaluate", "describe", "source", "trace", "pack", "verify", "pipeline",
-    "cli", "compare", "__init__",
+    "recipe", "head", "parallel", "serialize", "onnxgraph", "attention", "graph", "calibrate",
+    "rounding", "quantize", "half", "evaluate", "describe", "source", "trace", "pack", "verify",
+    "pipeline", "cli", "compare", "__init__",
 )  # fmt: skip
 CORPUS = (  # between the runtime's encoder and its cli
     "rows", "arrow", "readers", "inputs", "layout", "work", "bar", "encoding", "output", "job",

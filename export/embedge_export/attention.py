@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from embedge_export.onnxgraph import Array, Graph, attribute, run
+from embedge_export.onnxgraph import Array, Graph, attribute
 
 MASK = "attention_mask"
 # The operator's own -10000 is too little where a model's scores are huge.
@@ -113,7 +113,7 @@ def is_padding_mask(graph: Graph, name: str) -> bool:
         mask[:, length // 2] = 1
         feeds.append({key: rng.integers(1, 5, mask.shape) for key in graph.inputs} | {MASK: mask})
     try:
-        results = list(run(graph.part([name]), feeds))
+        results = list(map(graph.runner([name]), feeds))
     except Exception:  # onnxruntime's errors share no base; a mask that cannot run is not ours
         return False
     for feed, (bias,) in zip(feeds, results, strict=True):

@@ -8,7 +8,8 @@ from importlib import resources
 
 import numpy as np
 
-from embedge_export.onnxgraph import Array, Graph, run
+from embedge_export.onnxgraph import Array, Graph
+from embedge_export.parallel import side_by_side
 
 MASK = "attention_mask"
 ROWS = 16384  # rows kept per activation
@@ -38,7 +39,7 @@ def samples(
             group.append(names.pop(0))
         rng = np.random.default_rng(0)
         kept: list[list[Array]] = [[] for _ in group]
-        for feed, values in zip(feeds, run(graph.part(group), feeds), strict=True):
+        for feed, values in zip(feeds, side_by_side(graph.runner(group), feeds), strict=True):
             mask = np.asarray(feed[MASK])
             tokens = rng.permutation(np.flatnonzero(mask))
             tokens = np.sort(tokens[: math.ceil(len(tokens) * share)])

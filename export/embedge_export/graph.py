@@ -10,13 +10,13 @@ running it (`probe`) and looking at the values, not by the operators that happen
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 import onnx
 
 from embedge_export.attention import fuse_attention
-from embedge_export.onnxgraph import Array, Graph, attribute, probe, run
+from embedge_export.onnxgraph import ONE_SHAPE, Array, Graph, attribute, ones, probe
 
 SHAPES_ONLY = ("Shape", "Size")
 RANDOM = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli")
@@ -54,8 +54,7 @@ def trim_tables(model: onnx.ModelProto, max_tokens: int) -> onnx.ModelProto:
     indices = [node.input[1] for node in gathers]
     if not indices:
         return model
-    longest = {name: np.ones((1, max_tokens), np.int64) for name in graph.inputs}
-    (values,) = run(graph.part(indices), [longest])
+    values = graph.runner(indices)(ones(graph, (1, max_tokens)))
     for node, index in zip(gathers, values, strict=True):
         table = graph.constant(node.input[0])
         if table is not None and table.ndim == 2 and np.min(index) >= 0:
@@ -83,14 +82,17 @@ def drop_identities(graph: Graph) -> None:
             graph.bypass(node)
 
 
-def shape_values(graph: Graph) -> list[str]:
-    """The values that depend on constants and input shapes alone, in graph order."""
+def shape_values(graph: Graph, of_inputs: Collection[str] = SHAPES_ONLY) -> list[str]:
+    """The values that depend on constants and input shapes alone, in graph order.
+
+    Without `of_inputs`, the operators that give shapes, those that depend on constants alone.
+    """
     known = set(graph.initializers)
     found: list[str] = []
     for node in graph.ancestors(graph.outputs):
         if node.op_type in RANDOM or any(item.HasField("g") for item in node.attribute):
             continue
-        if node.op_type in SHAPES_ONLY or all(name in known for name in node.input if name):
+        if node.op_type in of_inputs or all(name in known for name in node.input if name):
             known.update(node.output)
             if len(node.output) == 1 and node.output[0] not in graph.outputs:
                 found.append(node.output[0])
@@ -102,12 +104,22 @@ def fold_constants(graph: Graph) -> None:
 
     Only the last value of a chain needs one: what nothing reads any more is dropped at the end.
     """
+    fixed = shape_values(graph, of_inputs=())  # transposed weights, mostly: once is enough
+    folded = {
+        name: value
+        for values in probe(graph, fixed, ONE_SHAPE)
+        for name, value in zip(fixed, values, strict=True)
+    }
     names = shape_values(graph)
-    probes = probe(graph, names)
-    for index, name in enumerate(names):
+    shaped = [name for name in names if name not in folded]
+    probes = probe(graph, shaped)
+    for index, name in enumerate(shaped):
         values = [values[index] for values in probes]
         if values and all(_same(values[0], value) for value in values):
-            graph.initializers[name] = onnx.numpy_helper.from_array(values[0], name)
+            folded[name] = values[0]
+    for name in names:
+        if name in folded:
+            graph.initializers[name] = onnx.numpy_helper.from_array(folded[name], name)
 
 
 def _same(one: Array, other: Array) -> bool:

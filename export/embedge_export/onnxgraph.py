@@ -6,7 +6,7 @@ and `finish` sorts the nodes, drops what nothing reads and returns the ModelProt
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import onnx
 import onnxruntime as ort
 from onnx import helper, numpy_helper
 
-from embedge_export.parallel import side_by_side
+from embedge_export.serialize import graph_bytes, model_bytes, without_weights
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -38,13 +38,15 @@ def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
 
 
 class Graph:
-    """The graph of one model, indexed; `model` is copied, never changed."""
+    """The graph of one model, indexed; `model` is never changed.
+
+    Its initializers are shared until `finish`, so they are replaced, not written to.
+    """
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        self.model = onnx.ModelProto()
-        self.model.CopyFrom(model)
+        self.model = without_weights(model)
         self.nodes: list[onnx.NodeProto] = list(self.model.graph.node)
-        self.initializers = {item.name: item for item in self.model.graph.initializer}
+        self.initializers = {item.name: item for item in model.graph.initializer}
         self.inputs = [item.name for item in self.model.graph.input]
         self.outputs = [item.name for item in self.model.graph.output]
         self.reindex()
@@ -160,20 +162,31 @@ class Graph:
             stack.extend((read, False) for read in reversed(list(reads(node))))
         return order
 
-    def part(self, names: Sequence[str]) -> onnx.ModelProto:
-        """The model that computes just `names` from the graph's inputs."""
+    def runner(self, names: Sequence[str]) -> Callable[[Mapping[str, Array]], list[Array]]:
+        """What computes the values of `names` from inputs: on the CPU, nothing optimized.
+
+        Each call takes one thread: the last bits of a sum may depend on how many there are.
+        """
+        options = ort.SessionOptions()
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.log_severity_level = 4
+        options.intra_op_num_threads = 1
+        session = ort.InferenceSession(
+            self._part(names), options, providers=["CPUExecutionProvider"]
+        )
+        return lambda feed: session.run(None, dict(feed))
+
+    def _part(self, names: Sequence[str]) -> bytes:
+        """The serialized model that computes just `names` from the graph's inputs."""
         nodes = self.ancestors(names)
         used = {name for node in nodes for name in reads(node)}
-        graph = helper.make_graph(
-            nodes,
-            "part",
-            list(self.model.graph.input),
-            [onnx.ValueInfoProto(name=name) for name in names],
-            [item for name, item in self.initializers.items() if name in used],
-        )
-        return helper.make_model(
+        outputs = [onnx.ValueInfoProto(name=name) for name in names]
+        graph = helper.make_graph(nodes, "part", list(self.model.graph.input), outputs)
+        model = helper.make_model(
             graph, opset_imports=list(self.model.opset_import), ir_version=self.model.ir_version
         )
+        weights = (item for name, item in self.initializers.items() if name in used)
+        return model_bytes(model, graph_bytes(graph, weights))
 
     def prune(self) -> None:
         """Sort the nodes and drop those that the outputs do not need."""
@@ -186,41 +199,37 @@ class Graph:
         used = {name for node in self.nodes for name in reads(node)} | set(self.outputs)
         graph = self.model.graph
         nodes = [*self.nodes]
-        for field in (graph.node, graph.initializer, graph.value_info):
+        for field in (graph.node, graph.value_info):
             del field[:]
         graph.node.extend(nodes)
         graph.initializer.extend(item for n, item in self.initializers.items() if n in used)
         return self.model
 
 
-def run(model: onnx.ModelProto, feeds: Iterable[Mapping[str, Array]]) -> Iterator[list[Array]]:
-    """Yield all outputs of `model` for each of `feeds`, on the CPU, without graph optimization.
-
-    Feeds run side by side, each on one thread: the last bits of a sum may depend on their number.
-    """
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
-    session = ort.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    yield from side_by_side(lambda feed: session.run(None, dict(feed)), feeds)
-
-
 # (batch, sequence) of the inputs to try; the second ones are for models of few positions.
-SHAPE_PROBES = (((1, 3), (3, 5), (2, 1100)), ((1, 3), (3, 5), (2, 60)))
+Shapes = tuple[tuple[int, int], ...]
+SHAPE_PROBES: tuple[Shapes, ...] = (((2, 1100), (1, 3), (3, 5)), ((2, 60), (1, 3), (3, 5)))
+ONE_SHAPE: tuple[Shapes, ...] = (((1, 3),),)
 
 
-def probe(graph: Graph, names: Sequence[str]) -> list[list[Array]]:
+def probe(
+    graph: Graph, names: Sequence[str], tries: Sequence[Shapes] = SHAPE_PROBES
+) -> list[list[Array]]:
     """The values of `names` at a few input shapes: a list per shape, none if they cannot run."""
     if not names:
         return []
-    model = graph.part(names)
-    for shapes in SHAPE_PROBES:
-        feeds = [{name: np.ones(shape, np.int64) for name in graph.inputs} for shape in shapes]
+    try:
+        run = graph.runner(names)
+    except Exception:  # onnxruntime's errors share no base
+        return []
+    for shapes in tries:
         try:
-            return list(run(model, feeds))
-        except Exception:  # onnxruntime's errors share no base; the next shapes may do
+            return [run(ones(graph, shape)) for shape in shapes]
+        except Exception:  # as above; the next shapes may do
             continue
     return []
+
+
+def ones(graph: Graph, shape: tuple[int, int]) -> dict[str, Array]:
+    """Inputs of a shape (batch, sequence), all of them 1."""
+    return {name: np.ones(shape, np.int64) for name in graph.inputs}

@@ -13,6 +13,7 @@ import embedge
 from embedge.errors import ExportError
 from embedge.modelfile import Probe, metadata, parse
 from embedge.settings import ModelSettings
+from embedge_export.serialize import graph_bytes, model_bytes, without_weights
 
 _MAX_BYTES = 2**31 - 1  # protobuf's limit for one message
 # What onnxruntime 1.20, the oldest that the runtime allows, can read.
@@ -31,23 +32,23 @@ def pack(
     Raises:
         ExportError: the file would be larger than protobuf allows.
     """
-    file = onnx.ModelProto()
-    file.CopyFrom(model)
+    file = without_weights(model)
     file.producer_name, file.producer_version = "embedge", embedge.__version__
     file.ir_version = min(file.ir_version, _MAX_IR_VERSION)
     _strip(file)
-    if file.ByteSize() > _MAX_BYTES:
-        raise ExportError(
-            "pack",
-            f"the file would have {file.ByteSize():,} bytes, and protobuf allows {_MAX_BYTES:,}; "
-            "export it as int8, which has about a quarter of the fp32 size",
-        )
-    graph = file.graph.SerializeToString(deterministic=True)
+    graph = graph_bytes(file.graph, model.graph.initializer)
     opsets = {opset.domain: opset.version for opset in file.opset_import}
     onnx.helper.set_model_props(
         file, metadata(settings, tokenizer_json, probes, report, graph, opsets)
     )
-    data: bytes = file.SerializeToString(deterministic=True)
+    data = model_bytes(file, graph)
+    del graph
+    if len(data) > _MAX_BYTES:
+        raise ExportError(
+            "pack",
+            f"the file would have {len(data):,} bytes, and protobuf allows {_MAX_BYTES:,}; "
+            "export it as int8, which has about a quarter of the fp32 size",
+        )
     parse(data, Path("the packed file"))  # what the runtime would refuse must not leave here
     return data
 

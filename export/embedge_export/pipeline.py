@@ -131,6 +131,7 @@ def _export(
     notify(f"trace     {source.origin['architecture']}, {source.max_tokens} tokens")
     with _step("trace"):
         traced = trace(source)
+        source.release()
     notify(f"graph     {len(traced.graph.node)} nodes traced")
     with _step("graph"):
         attached, dim = head.attach(traced, source.modules, source.hidden_size)
@@ -160,12 +161,13 @@ def _export(
             with _step("pack"):
                 temporary = stack.enter_context(pack.atomic(output))
                 data = pack.pack(made, stated, source.tokenizer_json, proof.probes, proof.report)
-                temporary.write_bytes(data)
+                size = temporary.write_bytes(data)
+                del data
                 written = Encoder(temporary).encode(probes)
                 if not np.array_equal(written, proof.vectors):
                     raise ExportError("verify", "the file gives other vectors than its draft")
             reports[format] = proof.report
-            notify(f"pack      {output}, {len(data):,} bytes")
+            notify(f"pack      {output}, {size:,} bytes")
     return reports
 
 

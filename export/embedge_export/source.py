@@ -54,6 +54,10 @@ class Source:
         ]
         return np.asarray(rows, np.float32)
 
+    def release(self) -> None:
+        """Free the weights, when the model has been traced; it cannot encode any more."""
+        self.model.to("meta")
+
 
 def load(recipe: Recipe) -> Source:
     """Load the model that a recipe names: package, folder or hub, in this order.

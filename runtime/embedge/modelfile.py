@@ -152,7 +152,7 @@ def metadata(
     tokenizer_json: str,
     probes: Sequence[Probe],
     report: Mapping[str, Any],
-    graph: bytes,
+    graph: bytes | bytearray,
     opsets: Mapping[str, int],
 ) -> dict[str, str]:
     """The ``embedge.`` metadata of a file around a serialized GraphProto, in the order written."""
@@ -172,7 +172,7 @@ def metadata(
 
 
 def fingerprint(
-    graphs: Sequence[bytes | memoryview],
+    graphs: Sequence[bytes | bytearray | memoryview],
     opsets: Mapping[str, int],
     tokenizer_json: str,
     settings: ModelSettings,

@@ -107,7 +107,7 @@ def test_values_get_short_names_in_subgraphs_too() -> None:
 
 def test_a_file_beyond_protobufs_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pack_module, "_MAX_BYTES", 100)
-    with pytest.raises(ExportError, match=r"pack: the file would have \d+ bytes, and protobuf"):
+    with pytest.raises(ExportError, match=r"pack: the file would have [\d,]+ bytes, and protobuf"):
         pack(model(), SETTINGS, "{}", [PROBE], {})
 
 

@@ -164,10 +164,22 @@ def test_vectors_do_not_depend_on_the_batch_or_the_threads(int8):
                 assert np.array_equal(batch, np.concatenate(alone[:size]))
 
 
-def test_the_same_bytes_every_time(plain, int8):
+@pytest.mark.parametrize("cpus", [1, 2, 7])
+def test_the_same_bytes_every_time_on_any_number_of_cpus(plain, int8, cpus, monkeypatch):
+    monkeypatch.setattr("embedge_export.parallel.available_cpus", lambda: cpus)
+    monkeypatch.setattr("embedge_export.calibrate.BYTES", 1 << 24)  # samples in several groups
     before = plain.SerializeToString()
     assert quantize_int8(plain, FEEDS).SerializeToString() == int8.SerializeToString()
     assert plain.SerializeToString() == before
+
+
+def test_progress_counts_the_activations(plain, terminal, monkeypatch):
+    monkeypatch.setattr("sys.stderr", terminal)
+    quantize_int8(plain, FEEDS)
+    assert terminal.getvalue() == ""
+    quantize_int8(plain, FEEDS, progress=True)
+    sites = len(find_sites(Graph(plain)))
+    assert f" {sites}/{sites} activations, " in terminal.getvalue().splitlines()[-1]
 
 
 def test_a_graph_without_linear_layers_comes_through():
