@@ -206,8 +206,8 @@ class Graph:
         return self.model
 
 
-# (batch, sequence) of the inputs to try; the second ones are for models of few positions.
-Shapes = tuple[tuple[int, int], ...]
+Shapes = tuple[tuple[int, int], ...]  # (batch, sequence) of inputs
+# Those to try; the second ones are for models of few positions.
 SHAPE_PROBES: tuple[Shapes, ...] = (((2, 1100), (1, 3), (3, 5)), ((2, 60), (1, 3), (3, 5)))
 ONE_SHAPE: tuple[Shapes, ...] = (((1, 3),),)
 
