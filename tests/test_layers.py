@@ -16,8 +16,8 @@ RUNTIME = (
 )  # fmt: skip
 EXPORT = (
     "recipe", "head", "parallel", "serialize", "onnxgraph", "attention", "graph", "calibrate",
-    "rounding", "quantize", "half", "evaluate", "describe", "source", "trace", "pack", "verify",
-    "pipeline", "cli", "compare", "__init__",
+    "rounding", "quantize", "portable", "half", "evaluate", "describe", "source", "trace", "pack",
+    "verify", "pipeline", "cli", "compare", "__init__",
 )  # fmt: skip
 CORPUS = (  # between the runtime's encoder and its cli
     "rows", "arrow", "readers", "inputs", "layout", "work", "bar", "encoding", "output", "job",

@@ -75,6 +75,33 @@ def fuse_attention(graph: Graph) -> None:
         graph.replace(found.output, new)
 
 
+@dataclass(frozen=True)
+class Fused:
+    """What `fuse_attention` made of an attention: its node, and the operators inside."""
+
+    node: onnx.NodeProto
+    full: onnx.NodeProto  # the operator where nothing is padding
+    masked: onnx.NodeProto | None  # and where something is
+
+    @property
+    def values(self) -> list[str]:
+        """Query, key and value, each (batch, sequence, heads * width)."""
+        return list(self.full.input)
+
+
+def fused(node: onnx.NodeProto) -> Fused | None:
+    """The attention that `node` is, or None: MultiHeadAttention without a mask, or an If."""
+    if node.op_type == "MultiHeadAttention":
+        return Fused(node, node, None) if len(node.input) == 3 else None
+    bodies = [attribute(node, name) for name in ("else_branch", "then_branch")]
+    if node.op_type != "If" or any(len(body.node) != 1 for body in bodies):
+        return None
+    full, masked = (body.node[0] for body in bodies)
+    if full.op_type != "MultiHeadAttention" or len(full.input) != 3:
+        return None
+    return Fused(node, full, masked) if masked.op_type == full.op_type else None
+
+
 def _without_bias(graph: Graph, key: str) -> str:
     """The keys before their bias: it moves all scores of a query alike, unseen by softmax."""
     add = graph.maker(key, "Add")

@@ -17,6 +17,7 @@ from onnx import TensorProto
 from threadpoolctl import threadpool_limits
 
 from embedge.progress import ProgressBar
+from embedge_export.attention import fused
 from embedge_export.calibrate import calibration_texts, samples
 from embedge_export.onnxgraph import Array, Graph, attribute
 from embedge_export.parallel import side_by_side
@@ -82,6 +83,7 @@ def quantize_int8(
         for name, site in side_by_side(_quantized, work, most=WORKERS):
             _replace(graph, name, sites[name], site)
             bar.advance(1)
+    fold_smoothing(graph)
     quantize_tables(graph)
     store_compactly(graph)
     return graph.finish()
@@ -179,6 +181,29 @@ def _choose_levels(rows: Array, weight: Array) -> tuple[Array, np.float32, np.ui
             best = (error, factor, scale, zero)
     assert best is not None
     return best[1:]
+
+
+def fold_smoothing(graph: Graph) -> None:
+    """Fold the factor of an attention's output into the values that it is a mean of.
+
+    (P V) * f = P (V * f), and V = q W * step + bias: one pass over the activations less.
+    """
+    graph.prune()  # what was replaced would count as a reader
+    for node in [node for node in graph.nodes if node.op_type == "Mul"]:
+        pair = graph.operand(node)
+        maker = graph.maker(pair[0]) if pair else None
+        attention = fused(maker) if maker is not None else None
+        if not pair or attention is None or graph.reader(pair[0]) is None:
+            continue
+        value = attention.values[2]
+        linear = graph.maker(value, "MatMulIntegerToFloat")
+        if linear is None or graph.reader(value) is None:
+            continue
+        factor = _value(graph, pair[1])
+        for index in (3, 6):  # scales and bias, both (N,)
+            name = linear.input[index]
+            linear.input[index] = graph.add_constant(_value(graph, name) * factor, name)
+        graph.replace(node.output[0], pair[0])
 
 
 def quantize_tables(graph: Graph) -> None:

@@ -1,6 +1,7 @@
 """int8: which products cannot saturate, what stays the same, and how close it comes."""
 
 import numpy as np
+import onnx
 import pytest
 from tests.export import traced
 
@@ -139,6 +140,43 @@ def test_int8_is_close(plain, int8):
     for feed in [*FEEDS, *PADDED, traced.feeds(4, 20, "left", seed=2)]:
         one, other = traced.compute(plain, feed), traced.compute(int8, feed)
         assert (one * other).sum(1).min() > 0.995
+
+
+def test_the_factor_of_an_attention_is_in_its_values(int8):
+    def scaled(model):
+        """How many attentions are multiplied by something."""
+        outputs = {node.output[0] for node in model.graph.node if node.op_type == "If"}
+        return sum(node.op_type == "Mul" and node.input[0] in outputs for node in model.graph.node)
+
+    assert scaled(int8) == 0
+
+
+def test_folding_a_factor_keeps_the_function():
+    rng = np.random.default_rng(0)
+    t = traced.Trace()
+    levels = t.op("QuantizeLinear", t.embeddings(), "step", "zero")
+    weight = rng.integers(-60, 60, (3, 48, 48)).astype(np.int8)
+    constants = {"step": np.float32(0.03), "zero": np.uint8(128), "factor": t.rng.random(48) + 0.5}
+    values = []
+    for index in range(3):
+        names = [f"{name}{index}" for name in ("weight", "steps", "bias")]
+        given = (weight[index], rng.random(48) / 99, rng.random(48))
+        constants |= dict(zip(names, given, strict=True))
+        inputs = [levels, names[0], "step", names[1], "zero", "", names[2]]
+        values.append(t.op("MatMulIntegerToFloat", *inputs, domain="com.microsoft"))
+    mixed = t.op("MultiHeadAttention", *values, domain="com.microsoft", num_heads=4, scale=0.3)
+    model = t.model(t.op("Mul", mixed, "factor"), opset=20)
+    model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    for name, value in constants.items():
+        value = value.astype(np.float32) if value.dtype == np.float64 else value
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(value), name))
+    work = Graph(model)
+    quantize.fold_smoothing(work)
+    result = work.finish()
+    assert traced.operators(result)["Mul"] == traced.operators(model)["Mul"] - 1
+    for feed in FEEDS:
+        one, other = traced.compute(model, feed), traced.compute(result, feed)
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
 
 
 def test_no_weight_of_a_model_can_saturate(int8):

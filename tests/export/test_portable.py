@@ -1,0 +1,126 @@
+"""Attention out of operators that give the same bits on every x86 CPU: the same function."""
+
+import numpy as np
+import onnx
+import pytest
+from tests.export import traced
+from tests.export.test_graph import same
+from tests.export.test_quantize import FEEDS
+
+from embedge_export import portable
+from embedge_export.graph import simplify
+from embedge_export.portable import portable_attention
+from embedge_export.quantize import quantize_int8
+
+# Their sums depend on how many lanes a vector register has.
+BY_LANES = {"Softmax", "LogSoftmax", "MultiHeadAttention", "Attention", "ReduceLogSumExp"}
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return simplify(traced.encoder())
+
+
+@pytest.fixture(scope="module")
+def int8(plain):
+    return quantize_int8(plain, FEEDS)
+
+
+def bodies(model, branch):
+    """The graphs that run with padding ("then_branch") or without ("else_branch")."""
+    ifs = [node for node in model.graph.node if node.op_type == "If"]
+    return [item.g for node in ifs for item in node.attribute if item.name == branch]
+
+
+def test_the_function_stays_the_same(plain):
+    same(plain, traced.checked(portable_attention(plain, 128)))
+
+
+def test_int8_stays_the_same_but_for_steps_that_a_last_bit_decides(int8):
+    made = traced.checked(portable_attention(int8, 128))
+    for feed in [*FEEDS, traced.feeds(4, 20, "left"), traced.feeds(4, 20, "right")]:
+        one, other = traced.compute(int8, feed), traced.compute(made, feed)
+        assert (one * other).sum(1).min() > 0.999
+
+
+def test_nothing_that_runs_without_padding_depends_on_the_vector_width(int8):
+    made = portable_attention(int8, 128)
+    nodes = [
+        *made.graph.node,
+        *(node for body in bodies(made, "else_branch") for node in body.node),
+    ]
+    assert not BY_LANES & {node.op_type for node in nodes}
+    assert sum(node.op_type == "FusedMatMul" for node in nodes) == 4
+    assert [len(body.node) for body in bodies(made, "then_branch")] == [5, 5]
+
+
+def test_the_layers_swap_their_axes_once_and_back_once(int8):
+    made = portable_attention(int8, 128)
+    swaps = [node for node in made.graph.node if node.op_type == "Transpose"]
+    assert [onnx.helper.get_node_attr_value(node, "perm") for node in swaps] == [[1, 0, 2]] * 2
+
+
+def test_vectors_do_not_depend_on_the_batch_or_the_threads(int8):
+    made = portable_attention(int8, 128)
+    one, two = traced.session(made), traced.session(made, threads=2)
+    for length in (1, 2, 7, 33, 100):
+        feed = traced.feeds(20, length)
+        alone = [
+            one.run(None, {k: v[row : row + 1] for k, v in feed.items()})[0] for row in range(20)
+        ]
+        for size in (2, 20):
+            for runner in (one, two):
+                batch = runner.run(None, {k: v[:size] for k, v in feed.items()})[0]
+                assert np.array_equal(batch, np.concatenate(alone[:size]))
+
+
+def test_attention_without_a_mask_needs_no_branch():
+    t = traced.Trace()
+    model = t.model(t.attention(t.embeddings(), t.const(0.0, np.float32)))
+    for node in model.graph.node:
+        if node.op_type == "Softmax":
+            add = next(n for n in model.graph.node if node.input[0] in n.output)
+            node.input[0] = add.input[0]
+    made = traced.checked(portable_attention(simplify(model), 128))
+    same(model, made)
+    counts = traced.operators(made)
+    assert (counts["If"], counts["MultiHeadAttention"], counts["FusedMatMul"]) == (0, 0, 2)
+
+
+def test_values_that_others_read_keep_their_axes():
+    """Here a factor of each position, the first token, and a hidden state between the layers."""
+    t = traced.Trace()
+    x, mask = t.embeddings(), t.mask()
+    x = t.layer(x, mask)
+    zero = t.const([0], np.int64)
+    length = t.op("Squeeze", t.dimension("input_ids", 1), zero)
+    steps = t.op("Range", t.const(0, np.int64), length, t.const(1, np.int64))
+    places = t.op("Unsqueeze", t.op("Cast", steps, to=1), t.const([0, 2], np.int64))
+    between = t.op("Mul", x, t.op("Sigmoid", places))  # (1, sequence, 1)
+    first = t.op("Slice", between, zero, t.const([1], np.int64), t.const([1], np.int64))
+    x = t.layer(t.op("Add", between, first), mask)
+    model = t.model(t.op("Add", x, t.op("Gather", between, t.const([0], np.int64), axis=1)))
+    before = simplify(model)
+    after = traced.checked(portable_attention(before, 128))
+    same(before, after)
+    assert all(body.node[-1].op_type == "Reshape" for body in bodies(after, "else_branch"))
+
+
+def test_models_of_long_texts_keep_the_operator_that_stores_no_scores(int8):
+    # 4 bytes * 4 heads * tokens * tokens
+    most = int((portable.LARGEST_SCORES / 16) ** 0.5)
+    assert portable_attention(int8, most + 1) is int8
+    assert portable_attention(int8, most) is not int8
+
+
+def test_a_graph_without_attention_comes_through():
+    t = traced.Trace()
+    model = t.model(t.norm(t.embeddings()))
+    assert portable_attention(model, 128) is model
+
+
+def test_the_model_is_left_alone_and_gives_the_same_bytes(int8):
+    before = int8.SerializeToString()
+    first, second = portable_attention(int8, 128), portable_attention(int8, 128)
+    assert int8.SerializeToString() == before
+    assert first.SerializeToString() == second.SerializeToString()
