@@ -35,9 +35,10 @@ def micro_batches(
     share = -(-int(lengths.sum()) // workers)
     budget = min(budget, share)
     order = np.argsort(-lengths, kind="stable")
-    starts = np.flatnonzero(np.diff(lengths[order], prepend=-1))
+    ordered = lengths[order]
+    starts = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
     batches = []
-    for group in np.split(order, starts[1:]):
+    for group in np.split(order, starts):
         size = max(1, budget // max(1, int(lengths[group[0]])))
         batches += [group[i : i + size] for i in range(0, len(group), size)]
     return batches

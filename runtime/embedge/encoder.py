@@ -276,7 +276,7 @@ class Encoder:
         fitted = sequences(self._tokenizer, texts, start, overflow)
         if fitted.cut:
             self._count_truncated(fitted.cut)
-        first = fitted.starts
+        first = fitted.first
         lengths = np.fromiter(map(len, fitted.ids), np.int64, len(fitted.ids))
         vectors = np.empty((len(lengths), self._settings.dim), np.float32)
 

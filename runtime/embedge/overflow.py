@@ -33,18 +33,13 @@ class Sequences:
 
     Attributes:
         ids: token ids with special tokens, each at most the model's ``max_tokens`` long.
-        owners: the text that each sequence belongs to, ascending, shape (sequences,).
+        first: whether a sequence is the first of its text, shape (sequences,).
         cut: how many texts lost their end.
     """
 
     ids: list[list[int]]
-    owners: NDArray[np.intp]
+    first: NDArray[np.bool_]
     cut: int
-
-    @property
-    def starts(self) -> NDArray[np.bool_]:
-        """Whether a sequence is the first of its text, shape (sequences,)."""
-        return np.diff(self.owners, prepend=-1) > 0
 
 
 def sequences(
@@ -57,7 +52,7 @@ def sequences(
         TextError: a text has no tokens at all, or is not valid Unicode.
     """
     found: list[list[int]] = []
-    owners: list[int] = []
+    first: list[bool] = []
     cut = 0
     for index, ids in enumerate(tokenizer.ids(texts, start, tokenizer.capacity)):
         position, runs = start + index, [ids]
@@ -74,14 +69,14 @@ def sequences(
             else:
                 cut += 1
         found += map(tokenizer.wrap, runs)
-        owners += [index] * len(runs)
+        first += [True] + [False] * (len(runs) - 1)
         if not found[-1]:
             raise TextError(
                 f"text {position} has no tokens for this model, which knows no special "
                 "tokens either; leave it out",
                 position,
             )
-    return Sequences(found, np.array(owners, np.intp), cut)
+    return Sequences(found, np.array(first, np.bool_), cut)
 
 
 def mean_of_windows(

@@ -134,8 +134,7 @@ def test_sequences_know_their_texts() -> None:
     assert fitted.ids == [
         [CLS, A, SEP], [CLS, A, B, SEP], [CLS, A, B, SEP], [CLS, B, SEP], [CLS, SEP]
     ]  # fmt: skip
-    assert fitted.owners.tolist() == [0, 1, 1, 1, 2]
-    assert fitted.starts.tolist() == [True, True, False, False, True]
+    assert fitted.first.tolist() == [True, True, False, False, True]
     assert fitted.cut == 0
 
 
