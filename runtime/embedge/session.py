@@ -130,8 +130,8 @@ def _options(threads: int, size: int) -> ort.SessionOptions:
     options.log_severity_level = _LOG_SEVERITY
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # The threads of a call wait for each other at every operator. They spin meanwhile, which halves
-    # the time of a short text, and sleep when the call ends: idle means idle.
+    # The threads of a call wait for each other at every operator. They spin meanwhile, which takes
+    # a third off a short text, and sleep when the call ends: idle means idle.
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(threads > 1)))
     options.add_session_config_entry("session.force_spinning_stop", "1")
     # A memory plan is kept for every input shape; there are as many as token counts.
