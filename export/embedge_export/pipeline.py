@@ -18,7 +18,7 @@ from embedge.settings import ModelSettings
 from embedge.tokenizer import TextTokenizer
 from embedge_export import graph, half, head, pack, quantize, verify
 from embedge_export.evaluate import Pairs
-from embedge_export.portable import portable_attention
+from embedge_export.portable import portable_attention, portable_softmax
 from embedge_export.recipe import Recipe
 from embedge_export.source import Source, load
 from embedge_export.trace import trace
@@ -42,7 +42,7 @@ def _int8(
     model: onnx.ModelProto, source: Source, texts: Sequence[str], progress: bool
 ) -> onnx.ModelProto:
     made = quantize.quantize_int8(model, _feeds(texts, source), progress=progress)
-    return portable_attention(made, source.max_tokens)
+    return portable_softmax(portable_attention(made, source.max_tokens))
 
 
 def _fp16(

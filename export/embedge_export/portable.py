@@ -1,4 +1,4 @@
-"""Attention with the same bits on every x86 CPU, for int8 graphs.
+"""Softmax and attention with the same bits on every x86 CPU, for int8 graphs.
 
 onnxruntime's softmax, and so its MultiHeadAttention, adds up a row in as many partial sums as a
 vector register has lanes: 8 with AVX2, 16 with AVX-512. So the last bit of a sum differs from CPU
@@ -74,6 +74,24 @@ def portable_attention(model: onnx.ModelProto, max_tokens: int) -> onnx.ModelPro
         graph.nodes.append(helper.make_node("Transpose", [moved[old]], [old], perm=SWAP))
     graph.reindex()
     graph.require(1, MICROSOFT)
+    return graph.finish()
+
+
+def portable_softmax(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the same function as `model`, each Softmax spelled: e / sum e, e = exp(x - max x).
+
+    For attention that is not recognized: with a bias on its scores, or rotary positions.
+    """
+    graph = Graph(model)
+    if graph.opset() < 18:
+        return model
+    for node in [node for node in graph.nodes if node.op_type == "Softmax"]:
+        (scores,) = node.input
+        axis = _constant(graph, "axis", [attribute(node, "axis", -1)])
+        largest = graph.add("ReduceMax", [scores, axis], "largest", keepdims=1)
+        powers = graph.add("Exp", [graph.add("Sub", [scores, largest], "shifted")], "powers")
+        sums = graph.add("ReduceSum", [powers, axis], "sums", keepdims=1)
+        graph.replace(node.output[0], graph.add("Div", [powers, sums], "shares"))
     return graph.finish()
 
 

@@ -9,11 +9,8 @@ from tests.export.test_quantize import FEEDS
 
 from embedge_export import portable
 from embedge_export.graph import simplify
-from embedge_export.portable import portable_attention
+from embedge_export.portable import portable_attention, portable_softmax
 from embedge_export.quantize import quantize_int8
-
-# Their sums depend on how many lanes a vector register has.
-BY_LANES = {"Softmax", "LogSoftmax", "MultiHeadAttention", "Attention", "ReduceLogSumExp"}
 
 
 @pytest.fixture(scope="module")
@@ -24,12 +21,6 @@ def plain():
 @pytest.fixture(scope="module")
 def int8(plain):
     return quantize_int8(plain, FEEDS)
-
-
-def bodies(model, branch):
-    """The graphs that run with padding ("then_branch") or without ("else_branch")."""
-    ifs = [node for node in model.graph.node if node.op_type == "If"]
-    return [item.g for node in ifs for item in node.attribute if item.name == branch]
 
 
 def test_the_function_stays_the_same(plain):
@@ -45,13 +36,10 @@ def test_int8_stays_the_same_but_for_steps_that_a_last_bit_decides(int8):
 
 def test_nothing_that_runs_without_padding_depends_on_the_vector_width(int8):
     made = portable_attention(int8, 128)
-    nodes = [
-        *made.graph.node,
-        *(node for body in bodies(made, "else_branch") for node in body.node),
-    ]
-    assert not BY_LANES & {node.op_type for node in nodes}
-    assert sum(node.op_type == "FusedMatMul" for node in nodes) == 4
-    assert [len(body.node) for body in bodies(made, "then_branch")] == [5, 5]
+    assert traced.by_lanes(int8) == {"MultiHeadAttention"}
+    assert traced.by_lanes(made) == set()
+    assert [len(body.node) for body in traced.bodies(made, "else_branch")] == [12, 12]
+    assert [len(body.node) for body in traced.bodies(made, "then_branch")] == [5, 5]
 
 
 def test_the_layers_swap_their_axes_once_and_back_once(int8):
@@ -103,7 +91,7 @@ def test_values_that_others_read_keep_their_axes():
     before = simplify(model)
     after = traced.checked(portable_attention(before, 128))
     same(before, after)
-    assert all(body.node[-1].op_type == "Reshape" for body in bodies(after, "else_branch"))
+    assert all(body.node[-1].op_type == "Reshape" for body in traced.bodies(after, "else_branch"))
 
 
 def test_models_of_long_texts_keep_the_operator_that_stores_no_scores(int8):
@@ -124,3 +112,34 @@ def test_the_model_is_left_alone_and_gives_the_same_bytes(int8):
     first, second = portable_attention(int8, 128), portable_attention(int8, 128)
     assert int8.SerializeToString() == before
     assert first.SerializeToString() == second.SerializeToString()
+
+
+def test_a_softmax_of_its_own_is_spelled_too():
+    """A mask that hides too little keeps its attention from being recognized."""
+    before = simplify(traced.encoder(lowest=-5.0))
+    after = traced.checked(portable_softmax(before))
+    same(before, after)
+    assert traced.operators(before)["Softmax"] == 2
+    assert traced.by_lanes(after) == set()
+
+
+def test_a_softmax_over_any_axis_of_any_scores():
+    rng = np.random.default_rng(0)
+    scores = rng.normal(0, 300, (2, 3, 5)).astype(np.float32)
+    scores[0, 0, :2] = -np.finfo(np.float32).max  # as masks do
+    scores[1] = -np.finfo(np.float32).max
+    for axis in (-1, 1):
+        t = traced.Trace()
+        t.op("Softmax", t.op("Identity", "x"), axis=axis)
+        values = [
+            onnx.helper.make_tensor_value_info(name, 1, [2, 3, 5]) for name in ("x", t.name())
+        ]
+        values[1].name = t.nodes[-1].output[0]
+        graph = onnx.helper.make_graph(t.nodes, "g", values[:1], values[1:])
+        model = onnx.helper.make_model(
+            graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=9
+        )
+        made = traced.checked(portable_softmax(model))
+        assert "Softmax" not in traced.operators(made)
+        one, other = (traced.compute(each, {"x": scores}) for each in (model, made))
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-7)

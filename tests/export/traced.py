@@ -165,6 +165,22 @@ def operators(model):
     return Counter(node.op_type for node in model.graph.node)
 
 
+# Operators whose sums depend on how many lanes a vector register has.
+BY_LANES = {"Softmax", "LogSoftmax", "MultiHeadAttention", "Attention", "ReduceLogSumExp"}
+
+
+def bodies(model, branch):
+    """The graphs that run with padding ("then_branch") or without ("else_branch")."""
+    ifs = [node for node in model.graph.node if node.op_type == "If"]
+    return [item.g for node in ifs for item in node.attribute if item.name == branch]
+
+
+def by_lanes(model):
+    """The operators of BY_LANES that run where nothing is padding."""
+    inner = [node for body in bodies(model, "else_branch") for node in body.node]
+    return BY_LANES & {node.op_type for node in [*model.graph.node, *inner]}
+
+
 def weight_of(model, name):
     return next(numpy_helper.to_array(w) for w in model.graph.initializer if w.name == name)
 
