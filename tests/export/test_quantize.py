@@ -151,29 +151,46 @@ def test_the_factor_of_an_attention_is_in_its_values(int8):
     assert scaled(int8) == 0
 
 
-def test_folding_a_factor_keeps_the_function():
+@pytest.mark.parametrize(
+    ("places", "shape", "folded"),
+    [
+        ((0, 1, 2), (48,), True),
+        ((0, 1, 2), (1,), True),
+        ((0, 1, 2), (1, 1, 48), False),
+        ((0, 2, 2), (48,), False),  # the values are the keys as well
+        ((2, 1, 2), (48,), False),
+    ],
+)
+def test_folding_a_factor_keeps_the_function(places, shape, folded):
     rng = np.random.default_rng(0)
     t = traced.Trace()
     levels = t.op("QuantizeLinear", t.embeddings(), "step", "zero")
     weight = rng.integers(-60, 60, (3, 48, 48)).astype(np.int8)
-    constants = {"step": np.float32(0.03), "zero": np.uint8(128), "factor": t.rng.random(48) + 0.5}
+    factor = (rng.random(shape) + 0.5).astype(np.float32)
+    constants = {"step": np.float32(0.03), "zero": np.uint8(128), "factor": factor}
     values = []
     for index in range(3):
         names = [f"{name}{index}" for name in ("weight", "steps", "bias")]
-        given = (weight[index], rng.random(48) / 99, rng.random(48))
+        numbers = rng.random((2, 48)).astype(np.float32) / [[99], [1]]
+        given = (weight[index], *numbers.astype(np.float32))
         constants |= dict(zip(names, given, strict=True))
         inputs = [levels, names[0], "step", names[1], "zero", "", names[2]]
         values.append(t.op("MatMulIntegerToFloat", *inputs, domain="com.microsoft"))
-    mixed = t.op("MultiHeadAttention", *values, domain="com.microsoft", num_heads=4, scale=0.3)
+    mixed = t.op(
+        "MultiHeadAttention",
+        *(values[place] for place in places),
+        domain="com.microsoft",
+        num_heads=4,
+        scale=0.3,
+    )
     model = t.model(t.op("Mul", mixed, "factor"), opset=20)
     model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
     for name, value in constants.items():
-        value = value.astype(np.float32) if value.dtype == np.float64 else value
         model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(value), name))
     work = Graph(model)
     quantize.fold_smoothing(work)
     result = work.finish()
-    assert traced.operators(result)["Mul"] == traced.operators(model)["Mul"] - 1
+    assert traced.operators(result)["Mul"] == traced.operators(model)["Mul"] - folded
     for feed in FEEDS:
         one, other = traced.compute(model, feed), traced.compute(result, feed)
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
