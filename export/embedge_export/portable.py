@@ -14,7 +14,7 @@ once, after the last: what is between the attentions works token by token.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from embedge_export.attention import Fused, fused
+from embedge_export.graph import shape_values
 from embedge_export.onnxgraph import Graph, attribute, probe
 
 # The scores of a text are stored, all heads of them: bytes of the longest text beyond which a model
@@ -57,10 +58,13 @@ def portable_attention(model: onnx.ModelProto, max_tokens: int) -> onnx.ModelPro
     heads = {attribute(item.full, "num_heads") for item in found}
     if not heads or any(number % HEADS for number in heads) or graph.opset() < 18:
         return model
-    shapes = _shapes(graph)
-    if not shapes or 4 * max(heads) * max_tokens**2 > LARGEST_SCORES:
+    if 4 * max(heads) * max_tokens**2 > LARGEST_SCORES:
         return model
-    inner = _between(graph, found, shapes)
+    shapes = _shapes(graph)
+    if not shapes:
+        return model
+    fixed = {"", *graph.initializers, *shape_values(graph, of_inputs=())}
+    inner = _between(graph, found, shapes, fixed)
     moved = {name: graph.fresh(f"{name}_swapped") for node in inner for name in node.output}
 
     def swapped(name: str) -> str:
@@ -68,7 +72,6 @@ def portable_attention(model: onnx.ModelProto, max_tokens: int) -> onnx.ModelPro
             moved[name] = graph.add("Transpose", [name], f"{name}_swapped", perm=SWAP)
         return moved[name]
 
-    fixed = _constants(graph)
     attentions = {item.node.output[0]: item for item in found}
     for node in inner:
         (old,) = node.output
@@ -100,17 +103,15 @@ def portable_softmax(model: onnx.ModelProto) -> onnx.ModelProto:
         shape = shapes.get(scores, ())
         if len(shape) != 4 or shape[1] % HEADS or attribute(node, "axis", -1) not in (-1, 3):
             continue
-        axis = _constant(graph, "axis", [attribute(node, "axis", -1)])
-        largest = graph.add("ReduceMax", [scores, axis], "largest", keepdims=1)
-        powers = graph.add("Exp", [graph.add("Sub", [scores, largest], "shifted")], "powers")
-        sums = graph.add("ReduceSum", [powers, axis], "sums", keepdims=1)
+        powers, sums = _powers(graph.add, scores, _constant(graph, "last", [-1]))
         graph.replace(node.output[0], graph.add("Div", [powers, sums], "shares"))
     return graph.finish()
 
 
-def _between(graph: Graph, attentions: Sequence[Fused], shapes: Shapes) -> list[onnx.NodeProto]:
+def _between(
+    graph: Graph, attentions: Sequence[Fused], shapes: Shapes, fixed: Collection[str]
+) -> list[onnx.NodeProto]:
     """The attentions, and what works token by token around them, in graph order."""
-    fixed = _constants(graph)
     swapped = {item.node.output[0] for item in attentions}
     wanted = {name for item in attentions for name in item.values}
     rest = [node for node in graph.nodes if _by_token(node, shapes, fixed)]
@@ -128,15 +129,6 @@ def _between(graph: Graph, attentions: Sequence[Fused], shapes: Shapes) -> list[
             swapped.add(node.output[0])
             wanted.update(_varying(node, fixed))
     return [node for node in graph.nodes if swapped & set(node.output)]
-
-
-def _constants(graph: Graph) -> set[str]:
-    """The names of initializers, and of what is made of them alone."""
-    fixed = set(graph.initializers)
-    for node in graph.nodes:
-        if node.input and all(name in fixed for name in node.input if name):
-            fixed.update(node.output)
-    return fixed | {""}
 
 
 def _shapes(graph: Graph) -> Shapes:
@@ -185,7 +177,7 @@ def _spelled(
         for name, numbers in (("split", [0, 0, heads, -1]), ("merge", [0, 0, -1]), ("last", [-1]))
     ]
     if attention.masked is None:
-        return list(_full(values, constants, scale, output))
+        return _full(values, constants, scale, output)
     full = _full(values, constants, scale, f"{output}_full")
     masked = _masked(attention.masked, values, f"{output}_masked")
     branches = {
@@ -205,7 +197,7 @@ def _constant(graph: Graph, name: str, numbers: Sequence[int]) -> str:
 
 def _full(
     values: Sequence[str], constants: Sequence[str], scale: float, output: str
-) -> Iterable[onnx.NodeProto]:
+) -> list[onnx.NodeProto]:
     """Attention of swapped values where nothing is padding: batch b, sequence s, heads h."""
     split, merge, last = constants
 
@@ -222,14 +214,19 @@ def _full(
     first = {"transBatchB": 1, "domain": MICROSOFT}  # the second input, batch and heads first
     both = {"transBatchA": 1, "transB": 1, **first}
     scores = add("FusedMatMul", [query, key], "scores", alpha=scale, **both)  # (b, h, s, s)
-    largest = add("ReduceMax", [scores, last], "largest", keepdims=1)  # (b, h, s, 1)
-    powers = add("Exp", [add("Sub", [scores, largest], "shifted")], "powers")  # (b, h, s, s)
-    sums = add("ReduceSum", [powers, last], "sums", keepdims=1)  # (b, h, s, 1)
+    powers, sums = _powers(add, scores, last)  # (b, h, s, s), (b, h, s, 1)
     whole = add("FusedMatMul", [powers, value], "whole", **first)  # (b, h, s, width)
     means = add("Div", [whole, sums], "means")
     swapped = add("Transpose", [means], "swapped", perm=[2, 0, 1, 3])  # (s, b, h, width)
     add("Reshape", [swapped, merge], "")  # (s, b, h * width)
     return nodes
+
+
+def _powers(add: Callable[..., str], scores: str, last: str) -> tuple[str, str]:
+    """(exp(scores - max), its sum) over the last axis, of nodes that `add` makes as `Graph.add`."""
+    largest = add("ReduceMax", [scores, last], "largest", keepdims=1)
+    powers = add("Exp", [add("Sub", [scores, largest], "shifted")], "powers")
+    return powers, add("ReduceSum", [powers, last], "sums", keepdims=1)
 
 
 def _masked(node: onnx.NodeProto, values: Sequence[str], output: str) -> Iterable[onnx.NodeProto]:

@@ -2,12 +2,17 @@
 
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer import modules as st
+from tests.export import traced
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+from embedge_export.graph import simplify
+from embedge_export.quantize import quantize_int8
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,!?$#-:()"
@@ -77,3 +82,15 @@ def sentence_folder(transformer_folder: Path, tmp_path_factory: pytest.TempPathF
     folder = tmp_path_factory.mktemp("sentence") / "tiny-sentence"
     model.save(str(folder))
     return folder
+
+
+@pytest.fixture(scope="session")
+def plain() -> onnx.ModelProto:
+    """The traced encoder after the fp32 passes."""
+    return simplify(traced.encoder())
+
+
+@pytest.fixture(scope="session")
+def int8(plain: onnx.ModelProto) -> onnx.ModelProto:
+    """The same, quantized."""
+    return quantize_int8(plain, traced.FEEDS)

@@ -5,22 +5,11 @@ import onnx
 import pytest
 from tests.export import traced
 from tests.export.test_graph import same
-from tests.export.test_quantize import FEEDS
 
 from embedge_export import portable
 from embedge_export.graph import simplify
 from embedge_export.portable import portable_attention, portable_softmax
 from embedge_export.quantize import quantize_int8
-
-
-@pytest.fixture(scope="module")
-def plain():
-    return simplify(traced.encoder())
-
-
-@pytest.fixture(scope="module")
-def int8(plain):
-    return quantize_int8(plain, FEEDS)
 
 
 def test_the_function_stays_the_same(plain):
@@ -29,7 +18,7 @@ def test_the_function_stays_the_same(plain):
 
 def test_int8_stays_the_same_but_for_steps_that_a_last_bit_decides(int8):
     made = traced.checked(portable_attention(int8, 128))
-    for feed in [*FEEDS, traced.feeds(4, 20, "left"), traced.feeds(4, 20, "right")]:
+    for feed in [*traced.FEEDS, traced.feeds(4, 20, "left"), traced.feeds(4, 20, "right")]:
         one, other = traced.compute(int8, feed), traced.compute(made, feed)
         assert (one * other).sum(1).min() > 0.999
 
@@ -49,17 +38,7 @@ def test_the_layers_swap_their_axes_once_and_back_once(int8):
 
 
 def test_vectors_do_not_depend_on_the_batch_or_the_threads(int8):
-    made = portable_attention(int8, 128)
-    one, two = traced.session(made), traced.session(made, threads=2)
-    for length in (1, 2, 7, 33, 100):
-        feed = traced.feeds(20, length)
-        alone = [
-            one.run(None, {k: v[row : row + 1] for k, v in feed.items()})[0] for row in range(20)
-        ]
-        for size in (2, 20):
-            for runner in (one, two):
-                batch = runner.run(None, {k: v[:size] for k, v in feed.items()})[0]
-                assert np.array_equal(batch, np.concatenate(alone[:size]))
+    traced.assert_invariant(portable_attention(int8, 128))
 
 
 def test_attention_without_a_mask_needs_no_branch():
@@ -135,8 +114,8 @@ def test_a_softmax_of_scores_that_a_mask_made_huge():
 def test_a_text_has_one_vector_wherever_it_is_in_a_batch(heads, monkeypatch):
     """A sum may round by where its row lies; heads in fours put those of all texts alike."""
     monkeypatch.setattr(traced, "HEADS", heads)
-    recognized = quantize_int8(simplify(traced.encoder(layers=1)), FEEDS)
-    other = quantize_int8(simplify(traced.encoder(layers=1, lowest=-5.0)), FEEDS)
+    recognized = quantize_int8(simplify(traced.encoder(layers=1)), traced.FEEDS)
+    other = quantize_int8(simplify(traced.encoder(layers=1, lowest=-5.0)), traced.FEEDS)
     for made in (portable_attention(recognized, 128), portable_softmax(other)):
         assert (traced.by_lanes(made) == set()) == (heads % 4 == 0)
         session = traced.session(made)
@@ -172,5 +151,5 @@ def test_a_constant_of_the_same_name_and_other_type_is_left_alone(int8):
     int8.graph.node[-1].output[0] = "whole"
     int8.graph.node.append(onnx.helper.make_node("Mul", ["whole", "last"], [before]))
     made = traced.checked(portable_attention(int8, 128))
-    one, other = traced.compute(int8, FEEDS[0]), traced.compute(made, FEEDS[0])
+    one, other = traced.compute(int8, traced.FEEDS[0]), traced.compute(made, traced.FEEDS[0])
     assert (one * other).sum(1).min() > 0.999

@@ -8,7 +8,6 @@ from tests.export import traced
 from embedge.errors import ExportError
 from embedge_export import quantize
 from embedge_export.calibrate import calibration_texts, samples
-from embedge_export.graph import simplify
 from embedge_export.onnxgraph import Graph
 from embedge_export.quantize import find_sites, quantize_int8, store_compactly
 from embedge_export.rounding import (
@@ -21,18 +20,7 @@ from embedge_export.rounding import (
     to_levels,
 )
 
-FEEDS = [traced.feeds(2, length, seed=length) for length in range(3, 40, 3)]
 PADDED = [traced.feeds(4, 20, "right", seed=1)]
-
-
-@pytest.fixture(scope="module")
-def plain():
-    return simplify(traced.encoder())
-
-
-@pytest.fixture(scope="module")
-def int8(plain):
-    return quantize_int8(plain, FEEDS)
 
 
 def weights(model):
@@ -137,7 +125,7 @@ def test_every_linear_layer_and_table_is_int8(plain, int8):
 
 
 def test_int8_is_close(plain, int8):
-    for feed in [*FEEDS, *PADDED, traced.feeds(4, 20, "left", seed=2)]:
+    for feed in [*traced.FEEDS, *PADDED, traced.feeds(4, 20, "left", seed=2)]:
         one, other = traced.compute(plain, feed), traced.compute(int8, feed)
         assert (one * other).sum(1).min() > 0.995
 
@@ -191,7 +179,7 @@ def test_folding_a_factor_keeps_the_function(places, shape, folded):
     quantize.fold_smoothing(work)
     result = work.finish()
     assert traced.operators(result)["Mul"] == traced.operators(model)["Mul"] - folded
-    for feed in FEEDS:
+    for feed in traced.FEEDS:
         one, other = traced.compute(model, feed), traced.compute(result, feed)
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
 
@@ -202,21 +190,12 @@ def test_no_weight_of_a_model_can_saturate(int8):
 
 def test_exact_with_and_without_the_option_against_saturation(int8):
     careful = traced.session(int8, session_x64quantprecision="1")
-    for feed in FEEDS:
+    for feed in traced.FEEDS:
         assert np.array_equal(traced.compute(int8, feed), careful.run(None, feed)[0])
 
 
 def test_vectors_do_not_depend_on_the_batch_or_the_threads(int8):
-    one, two = traced.session(int8), traced.session(int8, threads=2)
-    for length in (1, 2, 7, 33, 100):
-        feed = traced.feeds(64, length)
-        alone = [
-            one.run(None, {k: v[row : row + 1] for k, v in feed.items()})[0] for row in range(64)
-        ]
-        for size in (2, 5, 64):
-            for runner in (one, two):
-                batch = runner.run(None, {k: v[:size] for k, v in feed.items()})[0]
-                assert np.array_equal(batch, np.concatenate(alone[:size]))
+    traced.assert_invariant(int8)
 
 
 @pytest.mark.parametrize("cpus", [1, 2, 7])
@@ -224,15 +203,15 @@ def test_the_same_bytes_every_time_on_any_number_of_cpus(plain, int8, cpus, monk
     monkeypatch.setattr("embedge_export.parallel.available_cpus", lambda: cpus)
     monkeypatch.setattr("embedge_export.calibrate.BYTES", 1 << 24)  # samples in several groups
     before = plain.SerializeToString()
-    assert quantize_int8(plain, FEEDS).SerializeToString() == int8.SerializeToString()
+    assert quantize_int8(plain, traced.FEEDS).SerializeToString() == int8.SerializeToString()
     assert plain.SerializeToString() == before
 
 
 def test_progress_counts_the_activations(plain, terminal, monkeypatch):
     monkeypatch.setattr("sys.stderr", terminal)
-    quantize_int8(plain, FEEDS)
+    quantize_int8(plain, traced.FEEDS)
     assert terminal.getvalue() == ""
-    quantize_int8(plain, FEEDS, progress=True)
+    quantize_int8(plain, traced.FEEDS, progress=True)
     sites = len(find_sites(Graph(plain)))
     assert f" {sites}/{sites} activations, " in terminal.getvalue().splitlines()[-1]
 
@@ -240,18 +219,18 @@ def test_progress_counts_the_activations(plain, terminal, monkeypatch):
 def test_a_graph_without_linear_layers_comes_through():
     t = traced.Trace()
     model = t.model(t.op("Tanh", t.op("Abs", t.embeddings())))
-    result = quantize_int8(model, FEEDS)
+    result = quantize_int8(model, traced.FEEDS)
     assert traced.operators(result)["QuantizeLinear"] == 0
-    for feed in FEEDS:
+    for feed in traced.FEEDS:
         one, other = traced.compute(model, feed), traced.compute(result, feed)
         assert (one * other).sum(1).min() > 0.999
 
 
 def test_an_unsimplified_graph_is_quantized_too():
     model = traced.encoder(layers=1)
-    result = quantize_int8(model, FEEDS)
+    result = quantize_int8(model, traced.FEEDS)
     assert traced.operators(result)["MatMulIntegerToFloat"] > 0
-    for feed in [*FEEDS, *PADDED]:
+    for feed in [*traced.FEEDS, *PADDED]:
         one, other = traced.compute(model, feed), traced.compute(result, feed)
         assert (one * other).sum(1).min() > 0.995
 
@@ -262,9 +241,9 @@ def test_a_linear_layer_without_bias_and_a_small_one():
     x = t.op("MatMul", t.op("MatMul", x, t.weight(64, 4)), t.weight(4, 48))
     model = t.model(x)
     assert len(find_sites(Graph(model))) == 1
-    result = quantize_int8(model, FEEDS)
+    result = quantize_int8(model, traced.FEEDS)
     assert traced.operators(result)["MatMulIntegerToFloat"] == 1
-    one, other = traced.compute(model, FEEDS[0]), traced.compute(result, FEEDS[0])
+    one, other = traced.compute(model, traced.FEEDS[0]), traced.compute(result, traced.FEEDS[0])
     assert (one * other).sum(1).min() > 0.99
 
 

@@ -146,6 +146,9 @@ def feeds(batch, length, padding=None, seed=0):
     return {"input_ids": rng.integers(1, WORDS, (batch, length)), "attention_mask": mask}
 
 
+FEEDS = [feeds(2, length, seed=length) for length in range(3, 40, 3)]
+
+
 def session(model, threads=1, **config):
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -155,6 +158,20 @@ def session(model, threads=1, **config):
     return ort.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
+
+
+def assert_invariant(model, rows=64):
+    """Vectors are the same bits alone, in batches, and with one and two threads."""
+    one, two = session(model), session(model, threads=2)
+    for length in (1, 2, 7, 33, 100):
+        feed = feeds(rows, length)
+        alone = [
+            one.run(None, {k: v[row : row + 1] for k, v in feed.items()})[0] for row in range(rows)
+        ]
+        for size in (2, 5, rows):
+            for runner in (one, two):
+                batch = runner.run(None, {k: v[:size] for k, v in feed.items()})[0]
+                assert np.array_equal(batch, np.concatenate(alone[:size]))
 
 
 def compute(model, inputs):
