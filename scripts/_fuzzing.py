@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from embedge.errors import ModelError  # noqa: E402
 from embedge.modelfile import fingerprint, parse  # noqa: E402
-from embedge.protobuf import fields  # noqa: E402
+from embedge.protobuf import spans  # noqa: E402
 from embedge.settings import ModelSettings  # noqa: E402
 from embedge.wire import walk  # noqa: E402
 from runtime import tiny  # noqa: E402
@@ -189,10 +189,10 @@ def _leaf(value: Any, chance: random.Random) -> Any:
 def _split(data: bytes) -> list[Field]:
     """The fields of a message, or none where the bytes are not one."""
     try:
-        found = list(fields(memoryview(data)))
+        found = list(spans(memoryview(data)))
     except ModelError:
         return []
-    return [(n, value if isinstance(value, int) else bytes(value)) for n, value in found]
+    return [(n, value if isinstance(value, int) else bytes(value)) for n, value, _ in found]
 
 
 def _metadata(data: bytes, chance: random.Random) -> bytes:

@@ -104,7 +104,7 @@ def bare(file: ModelFile, precise: bool) -> NDArray[np.float32]:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.add_session_config_entry("session.x64quantprecision", str(int(precise)))
-    session = ort.InferenceSession(file.data, options, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(bytes(file.data), options, providers=["CPUExecutionProvider"])
     tokenizer = TextTokenizer(file.tokenizer_json, file.settings.max_tokens)
     rows = []
     for ids in tokenizer.ids(TEXTS):

@@ -9,10 +9,10 @@ ROOT = Path(__file__).parent.parent
 
 # Each module may import those before it, never those after it.
 RUNTIME = (
-    "errors", "protobuf", "operators", "wire", "settings", "modelfile", "card", "texts",
-    "normalizing", "tokenizer", "batching", "progress", "similarity", "overflow", "default",
-    "providers", "forking", "spread", "session", "verify", "encoder", "survey",
-    "sentence_transformers", "__init__", "cli", "__main__", "ray",
+    "errors", "beside", "protobuf", "operators", "wire", "weights", "settings", "modelfile", "card",
+    "texts", "normalizing", "tokenizer", "batching", "progress", "similarity", "overflow",
+    "default", "cpus", "providers", "forking", "spread", "session", "verify", "loading", "encoder",
+    "survey", "sentence_transformers", "__init__", "cli", "__main__", "ray",
 )  # fmt: skip
 EXPORT = (
     "recipe", "head", "parallel", "serialize", "onnxgraph", "attention", "graph", "calibrate",

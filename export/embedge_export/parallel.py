@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from embedge.session import available_cpus
+from embedge.cpus import available_cpus
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -1,5 +1,6 @@
 """Where the model that ships with the package is: in the wheel, or in a checkout of the source."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from embedge.errors import ModelError
@@ -31,13 +32,13 @@ def default_model() -> Path:
     )
 
 
-def read_default() -> ModelFile:
-    """Read the default model's file, and check that it is the one this version was made with.
+def read_default(meanwhile: Callable[[], None] | None = None) -> ModelFile:
+    """Read the default model's file, as `read` does, and check that it is this version's.
 
     Raises:
         ModelError: the installation is incomplete, or its model is another one.
     """
-    file = read(default_model())
+    file = read(default_model(), meanwhile)
     if file.fingerprint != DEFAULT_FINGERPRINT:
         raise ModelError(
             f"{file.path}: the model that ships with this version has the fingerprint "

@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embedge.batching import micro_batches, run_batches
-from embedge.default import read_default
+from embedge.cpus import check_threads
 from embedge.errors import ModelError, OptionError, warn
-from embedge.modelfile import read
+from embedge.loading import load
 from embedge.overflow import (
     Overflow,
     TruncationWarning,
@@ -23,12 +23,12 @@ from embedge.overflow import (
     sequences,
 )
 from embedge.progress import ProgressBar
-from embedge.providers import Providers
-from embedge.session import check_threads
 from embedge.similarity import are_unit, similarity, unit
 from embedge.texts import iterate, windows
-from embedge.tokenizer import TextTokenizer
-from embedge.verify import proven_session
+from embedge.weights import Parts
+
+if TYPE_CHECKING:
+    from embedge.providers import Providers
 
 # One vector (dim,), and one for each text (n, dim).
 Vector = np.ndarray[tuple[int], np.dtype[np.float32]]
@@ -69,7 +69,7 @@ class Encoder:
         self,
         model: str | os.PathLike[str] | None = None,
         *,
-        providers: Providers = "auto",
+        providers: "Providers" = "auto",
         threads: int | None = None,
         dim: int | None = None,
     ) -> None:
@@ -81,12 +81,11 @@ class Encoder:
             dim=dim,
         )
         self._threads = check_threads(threads)
-        file = read_default() if model is None else read(Path(model))
+        file, self._tokenizer, self._session = load(model, providers, self._threads)
         self._settings = file.settings
         self._dim = _check_dim(dim, file.settings.dim)
-        self._tokenizer = TextTokenizer(file.tokenizer_json, file.settings.max_tokens)
-        self._session = proven_session(file, self._tokenizer, providers, self._threads)
-        self._file = replace(file, data=b"")  # onnxruntime has its own copy of the weights
+        # The session has what it needs of the file.
+        self._file = replace(file, data=memoryview(b""), parts=Parts(b"", {}))
         self._lock = threading.Lock()
         self.truncated = 0
 

@@ -15,14 +15,16 @@ _CONTINUED = bytes(range(128, 256))  # bytes of a varint that are not its last
 Value = int | memoryview
 
 
-def fields(buffer: memoryview) -> Iterator[tuple[int, Value]]:
-    """Yield (field number, value) of one message.
+def spans(buffer: memoryview) -> Iterator[tuple[int, Value, memoryview]]:
+    """Yield (field number, value, all bytes of the field) of one message.
 
     Raises:
         ModelError: the bytes end early or are no protobuf message.
     """
+    value: Value
     position, end = 0, len(buffer)
     while position < end:
+        start = position
         tag, position = _varint(buffer, position)
         number, kind = tag >> 3, tag & 7
         # Some readers drop a tag's bits above 32, and would then see another field than this walk.
@@ -30,7 +32,7 @@ def fields(buffer: memoryview) -> Iterator[tuple[int, Value]]:
             raise not_onnx(f"a field has the number {number}")
         if kind == _VARINT:
             value, position = _varint(buffer, position)
-            yield number, value
+            yield number, value, buffer[start:position]
             continue
         if kind == _BYTES:
             size, position = _varint(buffer, position)
@@ -43,11 +45,14 @@ def fields(buffer: memoryview) -> Iterator[tuple[int, Value]]:
                 f"the file is truncated, damaged or not an ONNX model: a field of {size} bytes is "
                 f"announced where {end - position} are left; fetch or export it again"
             )
-        yield number, buffer[position : position + size]
+        value = buffer[position : position + size]
         position += size
+        yield number, value, buffer[start:position]
 
 
 def _varint(buffer: memoryview, position: int) -> tuple[int, int]:
+    if position < len(buffer) and buffer[position] < 0x80:  # most have one byte
+        return buffer[position], position + 1
     value = 0
     for shift in range(0, 70, 7):
         if position >= len(buffer):
@@ -99,3 +104,18 @@ def numbers(value: Value) -> list[int]:
 def count_numbers(value: Value) -> int:
     """How many integers `numbers` would give, without giving them."""
     return 1 if isinstance(value, int) else len(bytes(value).translate(None, _CONTINUED))
+
+
+def encode(number: int, value: int | bytes) -> bytes:
+    """A field with its tag: a number that is not negative, or bytes."""
+    if isinstance(value, int):
+        return _encode_varint(number << 3 | _VARINT) + _encode_varint(value)
+    return _encode_varint(number << 3 | _BYTES) + _encode_varint(len(value)) + value
+
+
+def _encode_varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])

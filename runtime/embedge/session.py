@@ -1,26 +1,25 @@
 """A model file loaded into onnxruntime: session options, threads, and the call itself."""
 
-import os
 import threading
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from embedge.errors import ModelError, OptionError, ProviderError
+from embedge.errors import ModelError, ProviderError
 from embedge.forking import call
-from embedge.modelfile import INPUTS, OUTPUT, ModelFile, read
+from embedge.modelfile import INPUTS, OUTPUT, ModelFile
 from embedge.providers import CPU, Providers, configure, ort, resolve, short_name
 from embedge.spread import Spread
+from embedge.weights import Parts
 
 # onnxruntime prints from this level up: 4 is fatal. What goes wrong reaches the caller anyway.
 _LOG_SEVERITY = 4
 
-# Of `Spread`, which holds the weights a second time: bytes of the largest file that gets one, and
-# threads beyond which the parts of one short text are too small to be worth waking another.
+# Of `Spread`, which holds the weights of products a second time: bytes of the largest file that
+# gets one, and threads beyond which the parts of a short text are too small to wake another for.
 _MAX_SPREAD_BYTES = 256 * 2**20
 _MAX_SPREAD_THREADS = 4
 
@@ -46,29 +45,30 @@ class Session:
             ModelError: onnxruntime cannot load the graph.
         """
         choices = resolve(providers, file.settings.quantization)
+        names = [choice.name for choice in choices]
         self._dim = file.settings.dim
+        # Other providers may compile the graph, and look for the weights in it.
+        parts = file.parts if names == [CPU] else Parts(bytes(file.data), {})
+        self._weights = parts.weights  # onnxruntime reads them where they are
         # Workers call `run` in parallel, one thread each: that doubles throughput on two cores
         # where two intra-op threads give 1.1 to 1.5 times.
         options = _options(1, file.size)
         try:
-            # Without its fallback, which says on standard output that it goes on with the CPU.
             with call():
-                self._session = ort.InferenceSession(
-                    file.data, options, providers=configure(options, choices), enable_fallback=0
-                )
+                self._session = _load(parts, options, configure(options, choices))
         except Exception as error:  # onnxruntime's exceptions have no common base but this
-            if [choice.name for choice in choices] == [CPU]:
+            if names == [CPU]:
                 raise ModelError(
                     f"{file.path}: onnxruntime cannot load it: {_one_line(error)}"
                 ) from error
-            names = ", ".join(short_name(choice.name) for choice in choices)
             raise ProviderError(
-                f"{file.path}: {names} did not take it: {_one_line(error)}; {instead_of(file)}"
+                f"{file.path}: {', '.join(map(short_name, names))} did not take it: "
+                f"{_one_line(error)}; {instead_of(file)}"
             ) from error
         self._session.disable_fallback()
         self.providers: list[str] = self._session.get_providers()
         self.self_test: float | None = None
-        missing = [choice.name for choice in choices if choice.name not in self.providers]
+        missing = [name for name in names if name not in self.providers]
         if missing:
             raise ProviderError(
                 f"{', '.join(missing)} could not be started here; working: "
@@ -79,7 +79,7 @@ class Session:
         self._spread: Spread[ort.InferenceSession] | None = None
         if threads > 1 and self.providers == [CPU] and file.size <= _MAX_SPREAD_BYTES:
             most = min(threads, _MAX_SPREAD_THREADS)
-            self._spread = Spread(partial(_load_again, file.path, file.fingerprint, most))
+            self._spread = Spread(partial(_load_again, parts, most, file.size))
 
     def describe(self) -> dict[str, Any]:
         """What runs the model, ready for JSON."""
@@ -147,57 +147,18 @@ def _options(threads: int, size: int) -> ort.SessionOptions:
     return options
 
 
-def _load_again(path: Path, fingerprint: str, threads: int) -> ort.InferenceSession | None:
-    """The same file on the CPU once more; None where it has gone, changed, or finds no memory."""
+def _load(parts: Parts, options: ort.SessionOptions, providers: Any) -> ort.InferenceSession:
+    weights = {
+        name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in parts.weights.items()
+    }
+    options.add_external_initializers(list(weights), list(weights.values()))
+    # Without its fallback, which says on standard output that it goes on with the CPU.
+    return ort.InferenceSession(parts.model, options, providers=providers, enable_fallback=0)
+
+
+def _load_again(parts: Parts, threads: int, size: int) -> ort.InferenceSession | None:
+    """The same model on the CPU once more; None where there is no memory for it."""
     try:
-        file = read(path)
-        if file.fingerprint != fingerprint:
-            return None
-        return ort.InferenceSession(file.data, _options(threads, file.size), providers=[CPU])
+        return _load(parts, _options(threads, size), [CPU])
     except Exception:  # as above; nothing is lost, the first session gives the same vectors
         return None
-
-
-def available_cpus() -> int:
-    """CPUs this process may really use: its affinity, and its cgroup's quota rounded up."""
-    try:
-        cpus = len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS, Windows
-        cpus = os.cpu_count() or 1
-    return max(1, min(cpus, _cgroup_cpus(cpus)))
-
-
-def _cgroup_cpus(
-    default: int,
-    root: Path = Path("/sys/fs/cgroup"),
-    membership: Path = Path("/proc/self/cgroup"),
-) -> int:
-    """The smallest CPU quota of this process's control groups, in whole CPUs, or ``default``.
-
-    Version 2 has a quota (cpu.max) at every level of the tree, version 1 is read at its root.
-    """
-    try:
-        paths = [line[4:] for line in membership.read_text().splitlines() if line[:4] == "0::/"]
-    except OSError:  # not Linux
-        return default
-    own = root.joinpath(*paths)
-    levels = [folder for folder in (own, *own.parents) if folder.is_relative_to(root)]
-    files = [(folder / "cpu.max",) for folder in levels]
-    cpus = [default]
-    for parts in [*files, (root / "cpu/cpu.cfs_quota_us", root / "cpu/cpu.cfs_period_us")]:
-        try:
-            quota, period = " ".join(part.read_text() for part in parts).split()[:2]
-            if quota not in ("max", "-1"):
-                cpus.append(max(1, -(-int(quota) // int(period))))
-        except (OSError, ValueError):
-            continue
-    return min(cpus)
-
-
-def check_threads(threads: Any) -> int:
-    """Resolve the ``threads`` argument of Encoder; raises OptionError where it makes no sense."""
-    if threads is None:
-        return available_cpus()
-    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-        raise OptionError(f"threads should be a positive integer or None, but is {threads!r}")
-    return threads

@@ -6,10 +6,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from embedge.errors import ModelError, ProviderError, warn
+from embedge.errors import ModelError, ProviderError
 from embedge.modelfile import ModelFile
 from embedge.overflow import sequences
-from embedge.providers import CPU, Providers, short_name
+from embedge.providers import short_name
 from embedge.session import Session, instead_of
 from embedge.similarity import cosines
 from embedge.tokenizer import TextTokenizer
@@ -74,32 +74,12 @@ def verify(file: ModelFile, encoder: Encodes) -> Verdict:
     return Verdict(tuple(map(ProbeResult, texts, *found)))
 
 
-def proven_session(
-    file: ModelFile, tokenizer: TextTokenizer, providers: Providers, threads: int
-) -> Session:
-    """Load a file; a provider other than the CPU has to give the vectors that the file says.
-
-    The verdict is kept in the session, never on disk. Where "auto" has chosen a provider that does
-    not work, it warns and goes on with the CPU.
+def prove(file: ModelFile, tokenizer: TextTokenizer, session: Session) -> float:
+    """The smallest cosine of the probes' vectors to the file's own, on a provider.
 
     Raises:
-        ProviderError: a provider is not available, did not take the model, or gives wrong vectors.
-        ModelError: onnxruntime cannot load the graph.
+        ProviderError: it is too small, or there are no probes, or they cannot be run.
     """
-    try:
-        session = Session(file, providers, threads)
-        if session.providers != [CPU]:
-            session.self_test = _prove(file, tokenizer, session)
-    except ProviderError as error:
-        if providers != "auto":
-            raise
-        warn(f"providers='auto' goes on with the CPU: {error}", RuntimeWarning)
-        session = Session(file, "cpu", threads)
-    return session
-
-
-def _prove(file: ModelFile, tokenizer: TextTokenizer, session: Session) -> float:
-    """The smallest cosine of the probes' vectors to the file's own; raises if it is too small."""
     name = short_name(session.providers[0])
     if not file.probes:
         raise ProviderError(

@@ -14,7 +14,7 @@ from math import prod
 
 from embedge.errors import ModelError
 from embedge.operators import check_domain, check_operator
-from embedge.protobuf import Value, count_numbers, fields, message, not_onnx, numbers, text
+from embedge.protobuf import Value, count_numbers, message, not_onnx, numbers, spans, text
 
 _MAX_GRAPH_DEPTH = 4  # an If inside an If inside an If is already beyond what exporters write
 # A model of 48 layers has some 12,000 nodes at most, and 200,000 fields that are not weights.
@@ -28,7 +28,7 @@ _BITS = {
     1: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 7: 64, 9: 8, 10: 16, 11: 64, 12: 32, 13: 64, 16: 16,
     21: 4, 22: 4,
 }  # fmt: skip
-_RAW_DATA, _EXTERNAL_DATA, _DATA_LOCATION = 9, 13, 14
+_NAME, _RAW_DATA, _EXTERNAL_DATA, _DATA_LOCATION = 8, 9, 13, 14
 _TYPED_FIXED = {4: 4, 10: 8}  # float_data, double_data: bytes of an element
 _TYPED_VARINT = (5, 7, 11)  # int32_data, int64_data, uint64_data
 
@@ -56,7 +56,7 @@ class Walked:
     producer: str = ""
 
 
-def walk(data: bytes) -> Walked:
+def walk(data: bytes | memoryview) -> Walked:
     """Walk the bytes of an ONNX ModelProto.
 
     Raises:
@@ -76,13 +76,14 @@ class _Walker:
         self.found = Walked()
         self._fields_left = _MAX_FIELDS
         self._nodes_left = _MAX_NODES
+        self._weights: set[str] = set()  # names of the outermost graph's initializers
 
     def _fields(self, buffer: memoryview) -> Iterator[tuple[int, Value]]:
-        for item in fields(buffer):
+        for number, value, _ in spans(buffer):
             self._fields_left -= 1
             if self._fields_left < 0:
                 raise ModelError(f"the file has more than {_MAX_FIELDS} fields; do not use it")
-            yield item
+            yield number, value
 
     def model(self, buffer: memoryview) -> None:
         found = self.found
@@ -134,13 +135,20 @@ class _Walker:
             if number == 1:
                 self._node(message(value), depth)
             elif number == 5:
-                self._tensor(message(value))
+                name = self._tensor(message(value))
+                if depth == 0:
+                    self._weight(name)
             elif number == 15:
                 self._sparse(message(value))
             elif number in (11, 12, 13):  # inputs, outputs, and what shape inference noted
                 spec = self._tensor_spec(message(value))
                 if depth == 0 and number != 13:
                     (self.found.inputs if number == 11 else self.found.outputs).append(spec)
+
+    def _weight(self, name: str) -> None:
+        if name in self._weights:  # which of them counts would be the reader's choice
+            raise ModelError(f"the graph has two weights named {name!r}; do not use it")
+        self._weights.add(name)
 
     def _node(self, buffer: memoryview, depth: int) -> None:
         self._nodes_left -= 1
@@ -168,8 +176,9 @@ class _Walker:
             elif number in (6, 11):
                 self._graph(message(value), depth + 1)
 
-    def _tensor(self, buffer: memoryview) -> None:
-        """Refuse a TensorProto whose data is in another file, or not as large as its shape."""
+    def _tensor(self, buffer: memoryview) -> str:
+        """The name of a TensorProto, refused if its data is elsewhere or does not fit its shape."""
+        name = ""
         dims: list[int] = []
         kinds: list[int] = []
         stored: dict[int, int] = {}  # elements by the field that holds them; bytes of raw_data
@@ -194,7 +203,10 @@ class _Walker:
                 stored[number] = stored.get(number, 0) + len(message(value)) // _TYPED_FIXED[number]
             elif number in _TYPED_VARINT:
                 stored[number] = stored.get(number, 0) + count_numbers(value)
+            elif number == _NAME:
+                name = text(value)
         _check_stored(dims, kinds, stored)
+        return name
 
     def _sparse(self, buffer: memoryview) -> None:
         for number, value in self._fields(buffer):

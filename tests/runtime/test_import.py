@@ -65,9 +65,9 @@ def test_the_watch_sees_what_it_should(python: Run) -> None:
 def test_a_hostile_file_makes_the_reader_open_no_other(
     python: Run, tmp_path: Path, tiny_file: Path
 ) -> None:
-    """After the import, only the model itself and the system's CPU limits are opened."""
+    """After the imports, only the model itself and the system's CPU limits are opened."""
     work = f"""
-import embedge
+import embedge, embedge.verify
 opened = []
 def note(event, arguments):
     if event == "open":

@@ -1,0 +1,52 @@
+"""How many CPUs this process may really use."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from embedge.errors import OptionError
+
+
+def available_cpus() -> int:
+    """CPUs this process may really use: its affinity, and its cgroup's quota rounded up."""
+    try:
+        cpus = len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS, Windows
+        cpus = os.cpu_count() or 1
+    return max(1, min(cpus, _cgroup_cpus(cpus)))
+
+
+def _cgroup_cpus(
+    default: int,
+    root: Path = Path("/sys/fs/cgroup"),
+    membership: Path = Path("/proc/self/cgroup"),
+) -> int:
+    """The smallest CPU quota of this process's control groups, in whole CPUs, or ``default``.
+
+    Version 2 has a quota (cpu.max) at every level of the tree, version 1 is read at its root.
+    """
+    try:
+        paths = [line[4:] for line in membership.read_text().splitlines() if line[:4] == "0::/"]
+    except OSError:  # not Linux
+        return default
+    own = root.joinpath(*paths)
+    levels = [folder for folder in (own, *own.parents) if folder.is_relative_to(root)]
+    files = [(folder / "cpu.max",) for folder in levels]
+    cpus = [default]
+    for parts in [*files, (root / "cpu/cpu.cfs_quota_us", root / "cpu/cpu.cfs_period_us")]:
+        try:
+            quota, period = " ".join(part.read_text() for part in parts).split()[:2]
+            if quota not in ("max", "-1"):
+                cpus.append(max(1, -(-int(quota) // int(period))))
+        except (OSError, ValueError):
+            continue
+    return min(cpus)
+
+
+def check_threads(threads: Any) -> int:
+    """Resolve the ``threads`` argument of Encoder; raises OptionError where it makes no sense."""
+    if threads is None:
+        return available_cpus()
+    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+        raise OptionError(f"threads should be a positive integer or None, but is {threads!r}")
+    return threads

@@ -1,0 +1,86 @@
+"""A model in two parts: onnxruntime computes the same of them, and reads weights where they lie."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from numpy.typing import NDArray
+
+from embedge import ModelError
+from embedge.default import default_model
+from embedge.modelfile import parse, read
+from embedge.session import Session
+from embedge.weights import split
+
+from . import tiny
+from .tiny import CLS, FLOAT32, SEP, A, B, attribute, field, node
+
+# The tiny model's table in int8, of 512 rows: with 1024 bytes the smallest that is taken out.
+TABLE = np.resize(tiny.TABLE.astype(np.int8), (512, 2))
+NODES = [
+    node("Gather", ["int8", "input_ids"], "integers"),  # (batch, sequence, 2)
+    node("Cast", ["integers"], "tokens", attribute("to", FLOAT32)),
+    *tiny.NODES[1:],
+]
+
+
+def model(table: NDArray[Any] = TABLE, *extra: bytes) -> bytes:
+    weight = field(5, tiny.tensor("int8", table, *extra))
+    return tiny.model(tiny.graph(nodes=NODES, extra=weight))
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8])
+def test_int8_weights_are_taken_out_and_seen_where_they_lie(dtype: type[np.generic]) -> None:
+    table = np.abs(TABLE).astype(dtype)
+    data = memoryview(model(table))
+    parts = split(data)
+    assert list(parts.weights) == ["int8"]
+    assert parts.weights["int8"].dtype == dtype
+    assert np.array_equal(parts.weights["int8"], table)
+    assert np.shares_memory(parts.weights["int8"], np.frombuffer(data, np.uint8))
+    assert table.tobytes() not in parts.model
+    assert b"embedge.tokenizer" not in parts.model  # onnxruntime needs no metadata
+
+
+def test_the_parts_compute_what_the_whole_does() -> None:
+    data = model()
+    ids = np.array([[CLS, A, B, SEP], [CLS, B, B, SEP]])
+    run = ort.InferenceSession(data, providers=["CPUExecutionProvider"]).run
+    (whole,) = run(None, {"input_ids": ids, "attention_mask": np.ones_like(ids)})
+    session = Session(parse(data, Path("memory")))
+    assert np.array_equal(session.run(ids), whole)
+    np.testing.assert_allclose(whole[0], [0.6, 0.8], rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(model(TABLE[:-1]), id="small"),
+        pytest.param(model(TABLE.astype(np.float32)), id="floats"),
+        pytest.param(model(TABLE, field(12, "a note")), id="with a field that is not copied"),
+        pytest.param(model(TABLE, field(9, b"")), id="with its values in two fields"),
+    ],
+)
+def test_any_other_weight_stays_in_the_model(data: bytes) -> None:
+    parts = split(memoryview(data))
+    assert parts.weights == {}
+    weight = parts.model.index(b"int8", parts.model.index(b"sentence_embedding"))
+    assert parts.model[weight:] in data
+
+
+def test_the_parts_of_the_default_model_are_the_whole() -> None:
+    """Every int8 weight is apart, nothing else, and together they are as large as the graph."""
+    file = read(default_model())
+    sizes = {name: array.size for name, array in file.parts.weights.items()}
+    assert len(sizes) == 38  # six products in each of six layers, and the tables
+    assert sum(sizes.values()) + len(file.parts.model) < file.size
+    assert len(file.parts.model) < 0.01 * file.size
+    assert all(array.dtype == np.int8 for array in file.parts.weights.values())
+
+
+def test_two_weights_of_one_name_are_refused() -> None:
+    twice = field(5, tiny.tensor("one", np.array([1], np.int64)))
+    with pytest.raises(ModelError, match="the graph has two weights named 'one'"):
+        parse(tiny.model(tiny.graph(extra=twice)), Path("memory"))
