@@ -30,8 +30,8 @@ def micro_batches(
         Arrays of positions in ``lengths``; each position is in exactly one of them. Longest
         sequences first, so that the last one to finish is short.
     """
-    if len(lengths) == 0:
-        return []
+    if len(lengths) < 2:
+        return [np.arange(1)] * len(lengths)
     share = -(-int(lengths.sum()) // workers)
     budget = min(budget, share)
     order = np.argsort(-lengths, kind="stable")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from embedge.batching import micro_batches, run_batches
 from embedge.cpus import check_threads
-from embedge.errors import ModelError, OptionError, warn
+from embedge.errors import OptionError, warn
 from embedge.loading import load
 from embedge.overflow import (
     Overflow,
@@ -23,7 +23,7 @@ from embedge.overflow import (
     sequences,
 )
 from embedge.progress import ProgressBar
-from embedge.similarity import are_unit, similarity, unit
+from embedge.similarity import check_vectors, similarity, unit
 from embedge.texts import iterate, windows
 from embedge.weights import Parts
 
@@ -287,10 +287,7 @@ class Encoder:
 
         for done in run_batches(run, batches, self._threads):
             bar.advance(int(first[done].sum()))
-        if not np.isfinite(vectors).all():
-            raise ModelError("the model gave vectors that are not finite; do not use this file")
-        if self._settings.normalized and not are_unit(vectors):
-            raise ModelError("the file says that its vectors have length 1: not so; do not use it")
+        check_vectors(vectors, self._settings.normalized)
         if len(lengths) > len(texts):
             special = self._tokenizer.max_tokens - self._tokenizer.capacity
             vectors = mean_of_windows(vectors, lengths - special, first, self._settings.normalized)

@@ -3,6 +3,7 @@
 import threading
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from operator import methodcaller
 from typing import Any
 
 import numpy as np
@@ -94,10 +95,13 @@ class Session:
             ModelError: the graph fails on these ids.
         """
         feeds = dict(zip(INPUTS, (input_ids, np.ones_like(input_ids)), strict=True))
-        calling = self._spread.turn() if alone and self._spread else call()
+        work = methodcaller("run", [OUTPUT], feeds)
         try:
-            with calling as wide, self._turn:
-                (vectors,) = (wide or self._session).run([OUTPUT], feeds)
+            if alone and self._spread:
+                (vectors,) = self._spread.run(work, self._session)
+            else:
+                with call(), self._turn:
+                    (vectors,) = work(self._session)
         except Exception as error:
             raise ModelError(
                 f"onnxruntime failed on this model and text: {_one_line(error)}"

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from embedge.errors import OptionError
+from embedge.errors import ModelError, OptionError
 
 Vectors = NDArray[np.float32]
 
@@ -20,6 +20,16 @@ def unit(vectors: Vectors) -> Vectors:
 def are_unit(vectors: Vectors, tolerance: float = 0.01) -> bool:
     """Whether every row has length 1 within a tolerance, of which fp16 needs a tenth."""
     return bool((np.abs(np.linalg.norm(vectors, axis=-1) - 1) <= tolerance).all())
+
+
+def check_vectors(vectors: Vectors, normalized: bool) -> None:
+    """Raise ModelError for vectors that no sound model gives: not finite, or not of length 1."""
+    if normalized and are_unit(vectors):
+        return
+    if not np.isfinite(vectors).all():
+        raise ModelError("the model gave vectors that are not finite; do not use this file")
+    if normalized:
+        raise ModelError("the file says that its vectors have length 1: not so; do not use it")
 
 
 def cosines(a: Vectors, b: Vectors) -> NDArray[np.float64]:

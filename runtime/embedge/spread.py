@@ -1,21 +1,33 @@
-"""All threads on one micro-batch, for texts that come one at a time.
+"""All threads on one micro-batch, for texts that come one at a time, where that is faster.
 
 Workers run micro-batches side by side, one thread each, which is the best for many texts and leaves
 all cores but one idle for a single text. For those there is a second onnxruntime session of the
 same file, whose threads share the work of each call. It is made when the second such text comes, so
-a process that encodes once never pays for it (of the default model: 40 ms and 35 MB). Work is split
+a process that encodes once never pays for it (of the default model: 30 ms and 25 MB). Work is split
 between threads, sums never are, so the vectors are the same to the last bit.
+
+Sharing pays where the threads have cores of their own. Where these are two halves of one core, as
+on most rented machines, slower ones, or busy with something else, it costs a third more instead of
+a third less. That cannot be asked, and changes with the hour: so now and then a text is run both
+ways, and the faster one is kept.
 """
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from time import perf_counter
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
 
 from embedge.forking import at_rest, call
 
 Session = TypeVar("Session")
+Result = TypeVar("Result")
+
+# Texts that are run both ways: some at first, later one in so many.
+_FIRST_TRIALS = 5
+_TRIAL_EVERY = 64
+# By how many trials one way may lead: as many and one more have to go against it.
+_LARGEST_LEAD = 2
 
 
 class Spread(Generic[Session]):
@@ -24,35 +36,47 @@ class Spread(Generic[Session]):
     def __init__(self, make: Callable[[], Session | None]) -> None:
         """``make`` loads the session, or gives None where that is not possible or not worth it."""
         self._make = make
-        self._session: Session | None = None
         self._lock = threading.RLock()
-        self._seen = 0
+        self.drop()
         with call():
             _all.add(self)
 
-    @contextmanager
-    def turn(self) -> Iterator[Session | None]:
-        """The session, for one call into onnxruntime; None where the caller should do without.
+    def drop(self) -> None:
+        """Begin anew, without the session and its threads; nobody may be running it."""
+        self._session: Session | None = None
+        self._seen = 0
+        self._lead = 0  # trials that this session has won, less those that it has lost
 
-        That is so at the first time, while another thread has its turn (then the cores are busy
-        anyway), and where there is no such session.
+    def run(self, work: Callable[[Session], Result], plain: Session) -> Result:
+        """The result of ``work``, a call into onnxruntime, on this session or on the plain one.
+
+        On the plain one at the first time, while another thread runs this one (then the cores are
+        busy anyway), where there is no such session, and where it has shown to be slower.
         """
         with call():
             if not self._lock.acquire(blocking=False):
-                yield None
-                return
+                return work(plain)
             try:
                 self._seen += 1
                 if self._seen == 2:
                     self._session = self._make()
-                yield self._session
+                if self._session is None:
+                    return work(plain)
+                if self._seen < 2 + _FIRST_TRIALS or self._seen % _TRIAL_EVERY == 0:
+                    return self._trial(work, plain, self._session)
+                return work(self._session if self._lead > 0 else plain)
             finally:
                 self._lock.release()
 
-    def drop(self) -> None:
-        """Begin anew, without the session and its threads; nobody may have a turn."""
-        self._session = None
-        self._seen = 0
+    def _trial(self, work: Callable[[Session], Result], plain: Session, wide: Session) -> Result:
+        start = perf_counter()
+        work(plain)
+        middle = perf_counter()
+        result = work(wide)
+        won = perf_counter() - middle < middle - start
+        lead = self._lead + (1 if won else -1)
+        self._lead = max(-_LARGEST_LEAD, min(lead, _LARGEST_LEAD))
+        return result
 
 
 _all: WeakSet[Spread[Any]] = WeakSet()

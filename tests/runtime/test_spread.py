@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from embedge import Encoder
-from embedge.spread import Spread
+from embedge.spread import _FIRST_TRIALS, _TRIAL_EVERY, Spread
 
 from . import tiny
 from .conftest import Run
@@ -35,43 +35,87 @@ def test_alone_the_vector_has_the_same_bits_as_in_company_and_on_one_thread(thre
             assert np.array_equal(several.encode(text), vector)
     spread = several._session._spread
     assert spread is not None
-    with spread.turn() as wide:
-        assert wide is not None
-        assert wide.get_session_options().intra_op_num_threads == threads
+    assert spread._session is not None
+    assert spread._session.get_session_options().intra_op_num_threads == threads
 
 
-def test_the_session_is_made_for_the_second_that_comes_alone_and_once() -> None:
+class Clock:
+    """Stands in for the time: a call takes as long as its session says."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
+        self.seconds = seconds
+        self.now = 0.0
+        self.ran: list[str] = []
+        monkeypatch.setattr("embedge.spread.perf_counter", lambda: self.now)
+
+    def work(self, session: str) -> str:
+        self.now += self.seconds[session]
+        self.ran.append(session)
+        return session
+
+
+def test_the_session_is_made_for_the_second_that_comes_alone_and_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     made: list[str] = []
 
     def make() -> str:
-        made.append("session")
+        made.append("wide")
         return made[-1]
 
+    clock = Clock(monkeypatch, plain=2, wide=1)
     spread = Spread(make)
-    turns = []
-    for _ in range(4):
-        with spread.turn() as session:
-            turns.append(session)
-    assert turns == [None, "session", "session", "session"]
-    assert made == ["session"]
+    assert spread.run(clock.work, "plain") == "plain"
+    assert made == []
+    assert spread.run(clock.work, "plain") == "wide"
+    for _ in range(3):
+        spread.run(clock.work, "plain")
+    assert made == ["wide"]
+
+
+def test_the_faster_way_is_kept_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch, plain=2, wide=1)
+    spread = Spread(lambda: "wide")
+    both = ["plain", "wide"]
+
+    def ran(times: int) -> list[str]:
+        clock.ran.clear()
+        for _ in range(times):
+            spread.run(clock.work, "plain")
+        return clock.ran
+
+    assert ran(1) == ["plain"]
+    assert ran(_FIRST_TRIALS) == both * _FIRST_TRIALS
+    assert ran(_TRIAL_EVERY) == [
+        *["wide"] * (_TRIAL_EVERY - 2 - _FIRST_TRIALS),
+        *both,
+        *["wide"] * (1 + _FIRST_TRIALS),
+    ]
+    clock.seconds = {"plain": 1, "wide": 2}  # the cores are shared with somebody now
+    assert ran(_TRIAL_EVERY).count("plain") == 1
+    assert ran(_TRIAL_EVERY).count("wide") == _TRIAL_EVERY - 1 - _FIRST_TRIALS
+    assert ran(_TRIAL_EVERY).count("wide") == 1
 
 
 def test_one_caller_at_a_time_has_it_and_the_others_do_not_wait() -> None:
-    spread = Spread(lambda: "session")
-    seen: list[str | None] = []
+    spread = Spread(lambda: "wide")
+    seen: list[str] = []
 
     def other() -> None:
-        with spread.turn() as session:
-            seen.append(session)
+        seen.append(spread.run(str, "plain"))
 
-    with spread.turn(), spread.turn() as session:
-        assert session == "session"
-        thread = threading.Thread(target=other)
-        thread.start()
-        thread.join(10)
-    assert seen == [None]
+    def work(session: str) -> str:
+        if session == "wide":
+            thread = threading.Thread(target=other)
+            thread.start()
+            thread.join(10)
+        return session
+
+    spread.run(str, "plain")
+    assert spread.run(work, "plain") == "wide"
+    assert seen == ["plain"]
     other()
-    assert seen == [None, "session"]
+    assert seen == ["plain", "wide"]
 
 
 @pytest.mark.parametrize("change", ["gone", "damaged", "another model"])
@@ -89,8 +133,7 @@ def test_a_file_that_is_not_what_it_was_changes_nothing(tmp_path: Path, change: 
         assert np.array_equal(encoder.encode("a b"), expected)
     spread = encoder._session._spread
     assert spread is not None
-    with spread.turn() as wide:
-        assert wide is not None  # made of what was checked
+    assert spread._session is not None  # made of what was checked
 
 
 def test_one_thread_or_a_large_file_has_none(
@@ -146,15 +189,16 @@ def test_a_process_forked_after_it_encodes_and_ends(python: Run) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system with fork")
 def test_forking_waits_for_the_turn_of_another_thread() -> None:
-    spread = Spread(lambda: "session")
+    spread = Spread(lambda: "wide")
+    spread.run(str, "plain")
     entered, leave = threading.Event(), threading.Event()
 
-    def long_turn() -> None:
-        with spread.turn():
-            entered.set()
-            leave.wait(10)
+    def long(session: str) -> str:
+        entered.set()
+        leave.wait(10)
+        return session
 
-    thread = threading.Thread(target=long_turn)
+    thread = threading.Thread(target=spread.run, args=(long, "plain"))
     thread.start()
     entered.wait(10)
     timer = threading.Timer(0.2, leave.set)
@@ -166,7 +210,5 @@ def test_forking_waits_for_the_turn_of_another_thread() -> None:
         os._exit(0 if leave.is_set() and spread._session is None else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     thread.join()
-    with spread.turn() as session:
-        assert session is None  # as at the first time: it begins anew
-    with spread.turn() as session:
-        assert session == "session"
+    assert spread.run(str, "plain") == "plain"  # as at the first time: it begins anew
+    assert spread.run(str, "plain") == "wide"

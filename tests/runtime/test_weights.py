@@ -76,7 +76,7 @@ def test_the_parts_of_the_default_model_are_the_whole() -> None:
     sizes = {name: array.size for name, array in file.parts.weights.items()}
     assert len(sizes) == 38  # six products in each of six layers, and the tables
     assert sum(sizes.values()) + len(file.parts.model) < file.size
-    assert len(file.parts.model) < 0.01 * file.size
+    assert len(file.parts.model) < 0.02 * file.size
     assert all(array.dtype == np.int8 for array in file.parts.weights.values())
 
 
