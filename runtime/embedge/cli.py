@@ -20,9 +20,6 @@ from embedge.encoder import Encoder
 from embedge.errors import EmbedgeError, OptionError
 from embedge.modelfile import ModelFile, read
 from embedge.overflow import Overflow, TruncationWarning
-from embedge.providers import wheel_conflict
-from embedge.survey import survey
-from embedge.verify import MIN_COSINE, verify
 
 _EPILOGS = {
     "embed": """examples:
@@ -184,6 +181,8 @@ def _info(arguments: argparse.Namespace) -> int:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
+    from embedge.verify import MIN_COSINE, verify  # with it onnxruntime, which not all need
+
     file = read(arguments.file or default_model())
     if arguments.providers == "all":
         return _survey(file, arguments.json)
@@ -201,6 +200,9 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _survey(file: ModelFile, as_json: bool) -> int:
+    from embedge.providers import wheel_conflict
+    from embedge.survey import survey
+
     conflict = wheel_conflict()
     if conflict:
         print(f"embedge: {conflict}", file=sys.stderr)
