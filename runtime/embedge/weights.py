@@ -20,9 +20,9 @@ from embedge.protobuf import encode, message, numbers, spans, text
 _SMALLEST = 1024  # bytes
 _DTYPES: dict[int, type[np.generic]] = {2: np.uint8, 3: np.int8}
 
-# Field numbers of ModelProto, GraphProto and TensorProto.
+# Field numbers of ModelProto, of GraphProto and NodeProto, and of TensorProto.
 _GRAPH, _METADATA = 7, 14
-_INITIALIZER = 5
+_NODE, _INITIALIZER, _NODE_INPUT = 1, 5, 1
 _DIMS, _DATA_TYPE, _NAME, _RAW_DATA, _EXTERNAL_DATA, _DATA_LOCATION = 1, 2, 8, 9, 13, 14
 _EXTERNAL = 1
 # Of a file that nobody opens: onnxruntime is given an array in its place.
@@ -56,15 +56,24 @@ def split(data: memoryview) -> Parts:
 def _without_weights(graph: memoryview, weights: dict[str, NDArray[Any]]) -> bytes:
     """The graph with its int8 initializers elsewhere; they are put into ``weights``."""
     rest = bytearray()
+    read = _read(graph)
     for number, value, whole in spans(graph):
         weight = _weight(message(value)) if number == _INITIALIZER else None
-        if weight is None:
+        if weight is None or weight[0] not in read:  # onnxruntime drops it before it looks for it
             rest += whole
         else:
             name, kind, array = weight
             weights[name] = array
             rest += encode(_INITIALIZER, _elsewhere(name, kind, array.shape))
     return bytes(rest)
+
+
+def _read(graph: memoryview) -> set[str]:
+    """What the nodes of a graph read, those of inner graphs aside."""
+    nodes = (message(value) for number, value, _ in spans(graph) if number == _NODE)
+    return {
+        text(value) for node in nodes for number, value, _ in spans(node) if number == _NODE_INPUT
+    }
 
 
 def _weight(tensor: memoryview) -> tuple[str, int, NDArray[Any]] | None:

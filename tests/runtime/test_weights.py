@@ -70,6 +70,16 @@ def test_any_other_weight_stays_in_the_model(data: bytes) -> None:
     assert parts.model[weight:] in data
 
 
+@pytest.mark.parametrize("name", ["nobody reads it", ""])
+def test_a_weight_that_no_node_reads_stays_in_the_model(name: str) -> None:
+    """onnxruntime would not find the place to put it."""
+    extra = field(5, tiny.tensor(name, TABLE))
+    file = parse(tiny.model(tiny.graph(extra=extra)), Path("memory"))
+    assert file.parts.weights == {}
+    vectors = Session(file).run(np.array([[CLS, A, B, SEP]]))
+    np.testing.assert_allclose(vectors, [[0.6, 0.8]], rtol=0, atol=1e-7)
+
+
 def test_the_parts_of_the_default_model_are_the_whole() -> None:
     """Every int8 weight is apart, nothing else, and together they are as large as the graph."""
     file = read(default_model())
