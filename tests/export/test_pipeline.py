@@ -194,14 +194,21 @@ def test_bad_arguments(sentence_folder: Path, tmp_path: Path) -> None:
 
 
 def test_the_committed_default_model_is_what_its_recipe_gives(tmp_path: Path) -> None:
-    """Vectors, not bytes: bytes need the same tool versions, which the file's report names."""
+    """The same levels but for one in a thousand: on another kind of CPU, sums of floats differ in
+    their last bits, and what lies between two levels is rounded to the other one. Each such level
+    moves activations over such edges too, so vectors are compared as int8 with fp32 is."""
     from embedge.default import default_model
 
     export(ROOT / "models" / "all-MiniLM-L6-v2", tmp_path / "again.onnx")
-    shipped, again = Encoder(default_model()), Encoder(tmp_path / "again.onnx")
-    texts = [probe.text for probe in read(default_model()).probes]
-    cosines = (shipped.encode(texts) * again.encode(texts)).sum(1)
-    assert cosines.min() > 0.9999
+    shipped, again = read(default_model()), read(tmp_path / "again.onnx")
+    levels, levels_again = shipped.parts.weights, again.parts.weights
+    assert levels.keys() == levels_again.keys()
+    for name, weight in levels.items():
+        assert weight.shape == levels_again[name].shape
+        assert (weight != levels_again[name]).mean() < 0.001, name
+    texts = [probe.text for probe in shipped.probes]
+    cosines = (Encoder().encode(texts) * Encoder(tmp_path / "again.onnx").encode(texts)).sum(1)
+    assert cosines.min() > 0.998
 
 
 def test_sts_benchmark_correlation_of_fp32(tmp_path: Path, eval_data: Path) -> None:
