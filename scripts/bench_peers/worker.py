@@ -1,7 +1,7 @@
 """One job in one process: load a peer, encode, and write what it took to a JSON file.
 
-Run by the Python of the peer's own environment; imports nothing before the peer but the standard
-library, so that the start of the process is the peer's own. The job is a JSON object on argv:
+Run by the Python of the peer's own environment; imports next to nothing before the peer, so that
+the start of the process is the peer's own. The job is a JSON object on argv:
 
     adapter, model, threads     what to load: a function below, a file or folder, its thread count
     started                     CLOCK_MONOTONIC when the process was asked for
@@ -18,9 +18,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 Encode = Callable[[list[str]], Any]
@@ -159,6 +157,8 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
 
 def _throughput(encode: Encode, texts: list[str], repeat_s: float) -> dict[str, float]:
     """Time passes over the texts: one, then more until ``repeat_s`` are spent (at most 9)."""
+    from statistics import median
+
     encode(texts[: BATCH // 4])  # first touch of the code and the memory
     before = _memory_mb("VmRSS")
     seconds: list[float] = []
@@ -214,6 +214,8 @@ def _memory_mb(key: str) -> float:
 
 
 def _versions() -> dict[str, str]:
+    from importlib import metadata
+
     versions = {}
     for name in REPORTED:
         try:
