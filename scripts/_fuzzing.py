@@ -192,7 +192,8 @@ def _split(data: bytes) -> list[Field]:
         found = list(spans(memoryview(data)))
     except ModelError:
         return []
-    return [(n, value if isinstance(value, int) else bytes(value)) for n, value, _ in found]
+    kept = [(n, value) for n, value, _ in found if value is not None]
+    return [(n, value if isinstance(value, int) else bytes(value)) for n, value in kept]
 
 
 def _metadata(data: bytes, chance: random.Random) -> bytes:

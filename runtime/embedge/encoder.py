@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from embedge.batching import micro_batches, run_batches
 from embedge.cpus import check_threads
 from embedge.errors import OptionError, warn
-from embedge.loading import load
+from embedge.loading import load, read_model
 from embedge.overflow import (
     Overflow,
     TruncationWarning,
@@ -25,7 +25,6 @@ from embedge.overflow import (
 from embedge.progress import ProgressBar
 from embedge.similarity import check_vectors, similarity, unit
 from embedge.texts import iterate, windows
-from embedge.weights import Parts
 
 if TYPE_CHECKING:
     from embedge.providers import Providers
@@ -81,11 +80,11 @@ class Encoder:
             dim=dim,
         )
         self._threads = check_threads(threads)
-        file, self._tokenizer, self._session = load(model, providers, self._threads)
+        file = read_model(model)
         self._settings = file.settings
         self._dim = _check_dim(dim, file.settings.dim)
-        # The session has what it needs of the file.
-        self._file = replace(file, data=memoryview(b""), parts=Parts(b"", {}))
+        self._tokenizer, self._session = load(file, providers, self._threads)
+        self._file = replace(file, data=memoryview(b""))  # onnxruntime has its own copy
         self._lock = threading.Lock()
         self.truncated = 0
 

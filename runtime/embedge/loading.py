@@ -1,7 +1,7 @@
-"""From a file to what encodes with it. What waits for the disk or for C++ is done side by side.
+"""From a file to what encodes with it. What does without Python's lock is done side by side.
 
 Importing onnxruntime takes longer than importing all the rest, and as long as hashing the default
-model: it is imported meanwhile, when the first model is loaded. So is the tokenizer made while
+model: it is imported meanwhile, when the first model is read. So is the tokenizer made while
 onnxruntime prepares its session.
 """
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from embedge.beside import Beside
 from embedge.default import read_default
 from embedge.errors import ProviderError, warn
+from embedge.forking import call
 from embedge.modelfile import ModelFile, read
 from embedge.tokenizer import TextTokenizer
 
@@ -20,34 +21,45 @@ if TYPE_CHECKING:
     from embedge.providers import Providers
     from embedge.session import Session
 
-# Seconds in which a session needs Python's lock, which the tokenizer then keeps until it is made.
-_HEAD_START = 0.004
+# Seconds in which a session needs Python's lock; the tokenizer then keeps it until it is made.
+_HEAD_START = 0.006
 
 
-def load(
-    model: str | os.PathLike[str] | None, providers: "Providers", threads: int
-) -> tuple[ModelFile, TextTokenizer, "Session"]:
-    """Read a file, or the default model's, and load it.
+def read_model(model: str | os.PathLike[str] | None) -> ModelFile:
+    """Read and check a file, or the default model's for None, and import onnxruntime meanwhile.
+
+    Raises:
+        ModelError: the file is missing, damaged, too new or not ours.
+    """
+    if model is None:
+        return read_default(_import_onnxruntime)
+    return read(Path(model), _import_onnxruntime)
+
+
+def _import_onnxruntime() -> None:
+    with call():  # a process that forked in the middle of it could never import it
+        import embedge.verify  # noqa: F401
+
+
+def load(file: ModelFile, providers: "Providers", threads: int) -> tuple[TextTokenizer, "Session"]:
+    """Make the tokenizer and the session of a file.
 
     A provider other than the CPU has to give the vectors that the file says. The verdict is kept
     in the session, never on disk. Where "auto" has chosen a provider that does not work, it warns
     and goes on with the CPU.
 
     Raises:
-        ModelError: the file is missing, damaged, too new or not ours.
+        ModelError: the tokenizer is none, or onnxruntime cannot load the graph.
         ProviderError: a provider is not available, did not take the model, or gives wrong vectors.
     """
-    if model is None:
-        file = read_default(_import_onnxruntime)
-    else:
-        file = read(Path(model), _import_onnxruntime)
     from embedge.providers import CPU
     from embedge.session import Session
     from embedge.verify import prove
 
     loading = Beside(partial(Session, file, providers, threads))
     loading.wait(_HEAD_START)
-    tokenizer = TextTokenizer(file.tokenizer_json, file.settings.max_tokens)
+    with call():  # tokenizers has locks of its own
+        tokenizer = TextTokenizer(file.tokenizer_json, file.settings.max_tokens)
     try:
         session = loading.result()
         if session.providers != [CPU]:
@@ -57,8 +69,4 @@ def load(
             raise
         warn(f"providers='auto' goes on with the CPU: {error}", RuntimeWarning)
         session = Session(file, "cpu", threads)
-    return file, tokenizer, session
-
-
-def _import_onnxruntime() -> None:
-    import embedge.verify  # noqa: F401
+    return tokenizer, session

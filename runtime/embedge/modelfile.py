@@ -28,7 +28,6 @@ from numpy.typing import NDArray
 from embedge.beside import Beside
 from embedge.errors import ModelError
 from embedge.settings import ModelSettings, dumps, loads
-from embedge.weights import Parts, split
 from embedge.wire import TensorSpec, Walked, walk
 
 FORMAT = 1
@@ -57,14 +56,10 @@ class Probe:
 
 @dataclass(frozen=True)
 class ModelFile:
-    """One checked model file; `data` is what was checked and what onnxruntime is to be given.
-
-    `parts` is the same once more, its int8 weights apart: views of `data`.
-    """
+    """One checked model file; `data` is what was checked and what onnxruntime is to be given."""
 
     path: Path
     data: memoryview = field(repr=False)
-    parts: Parts = field(repr=False)
     size: int
     settings: ModelSettings
     tokenizer_json: str = field(repr=False)
@@ -103,11 +98,22 @@ def read(path: str | Path, meanwhile: Callable[[], None] | None = None) -> Model
         return parse(_bytes(path), path, meanwhile)
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error.__cause__
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def _bytes(path: Path) -> memoryview:
+    try:
+        size = _size(path)
+        # NumPy's memory comes in large pages where the system has them: a third of the time.
+        data, filled = np.empty(size, np.uint8).data, 0
+        with path.open("rb", buffering=0) as stream:
+            while read := stream.readinto(data[filled:]):  # not always all at once
+                filled += read
+    except OSError as error:
+        raise ModelError(f"cannot be read: {error.strerror}") from error
+    return data[:filled].toreadonly()  # shorter where the file was cut meanwhile
+
+
+def _size(path: Path) -> int:
     if not path.exists():
         raise ModelError(
             "there is no such file. embedge downloads nothing; give the path of a file made "
@@ -120,12 +126,7 @@ def _bytes(path: Path) -> memoryview:
         raise ModelError(f"{size} bytes, but an ONNX file has at most {_MAX_FILE_BYTES}")
     if size == 0:
         raise ModelError("the file is empty; fetch or export it again")
-    # NumPy's memory comes in large pages where the system has them: a third of the time.
-    data, filled = np.empty(size, np.uint8).data, 0
-    with path.open("rb", buffering=0) as stream:
-        while read := stream.readinto(data[filled:]):  # not always all at once
-            filled += read
-    return data[:filled].toreadonly()  # shorter where the file was cut meanwhile
+    return size
 
 
 def parse(
@@ -142,7 +143,6 @@ def parse(
     settings = ModelSettings.from_json(values["embedge.model"])
     tokenizer_json = _unpack_tokenizer(values["embedge.tokenizer"])
     hashing = Beside(partial(fingerprint, walked.graphs, walked.opsets, tokenizer_json, settings))
-    parts = split(memoryview(data))
     if meanwhile is not None:
         meanwhile()
     expected = hashing.result()
@@ -156,7 +156,6 @@ def parse(
     return ModelFile(
         path=path,
         data=memoryview(data),
-        parts=parts,
         size=len(data),
         settings=settings,
         tokenizer_json=tokenizer_json,

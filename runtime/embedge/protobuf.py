@@ -11,8 +11,8 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MAX_FIELD_NUMBER = 2**29 - 1
 _CONTINUED = bytes(range(128, 256))  # bytes of a varint that are not its last
 
-# What one field holds: an integer, or the bytes of anything else.
-Value = int | memoryview
+# What one field holds: an integer, bytes, or None for a number of fixed width, which is never read.
+Value = int | memoryview | None
 
 
 def spans(buffer: memoryview) -> Iterator[tuple[int, Value, memoryview]]:
@@ -45,7 +45,7 @@ def spans(buffer: memoryview) -> Iterator[tuple[int, Value, memoryview]]:
                 f"the file is truncated, damaged or not an ONNX model: a field of {size} bytes is "
                 f"announced where {end - position} are left; fetch or export it again"
             )
-        value = buffer[position : position + size]
+        value = buffer[position : position + size] if kind == _BYTES else None
         position += size
         yield number, value, buffer[start:position]
 
@@ -77,7 +77,7 @@ def not_onnx(why: str) -> ModelError:
 
 def message(value: Value) -> memoryview:
     """The bytes of a field; raises ModelError for a number."""
-    if isinstance(value, int):
+    if not isinstance(value, memoryview):
         raise not_onnx("a number stands where a message belongs")
     return value
 
@@ -91,19 +91,20 @@ def text(value: Value) -> str:
 
 
 def numbers(value: Value) -> list[int]:
-    """The integers of a repeated field, packed or not; raises ModelError as `fields`."""
+    """The integers of a repeated field, packed or not; raises ModelError as `spans`."""
     if isinstance(value, int):
         return [value]
+    packed = message(value)
     found, position = [], 0
-    while position < len(value):
-        number, position = _varint(value, position)
+    while position < len(packed):
+        number, position = _varint(packed, position)
         found.append(number)
     return found
 
 
 def count_numbers(value: Value) -> int:
     """How many integers `numbers` would give, without giving them."""
-    return 1 if isinstance(value, int) else len(bytes(value).translate(None, _CONTINUED))
+    return 1 if isinstance(value, int) else len(bytes(message(value)).translate(None, _CONTINUED))
 
 
 def encode(number: int, value: int | bytes) -> bytes:

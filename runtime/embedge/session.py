@@ -4,6 +4,7 @@ import threading
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from operator import methodcaller
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,16 +12,16 @@ from numpy.typing import NDArray
 
 from embedge.errors import ModelError, ProviderError
 from embedge.forking import call
-from embedge.modelfile import INPUTS, OUTPUT, ModelFile
+from embedge.modelfile import INPUTS, OUTPUT, ModelFile, read
 from embedge.providers import CPU, Providers, configure, ort, resolve, short_name
 from embedge.spread import Spread
-from embedge.weights import Parts
+from embedge.weights import Parts, split
 
 # onnxruntime prints from this level up: 4 is fatal. What goes wrong reaches the caller anyway.
 _LOG_SEVERITY = 4
 
-# Of `Spread`, which holds the weights of products a second time: bytes of the largest file that
-# gets one, and threads beyond which the parts of a short text are too small to wake another for.
+# Of `Spread`, which holds the weights a second time: bytes of the largest file that gets one, and
+# threads beyond which the parts of one short text are too small to be worth waking another.
 _MAX_SPREAD_BYTES = 256 * 2**20
 _MAX_SPREAD_THREADS = 4
 
@@ -49,8 +50,7 @@ class Session:
         names = [choice.name for choice in choices]
         self._dim = file.settings.dim
         # Other providers may compile the graph, and look for the weights in it.
-        parts = file.parts if names == [CPU] else Parts(bytes(file.data), {})
-        self._weights = parts.weights  # onnxruntime reads them where they are
+        parts = split(file.data) if names == [CPU] else Parts(bytes(file.data), {})
         # Workers call `run` in parallel, one thread each: that doubles throughput on two cores
         # where two intra-op threads give 1.1 to 1.5 times.
         options = _options(1, file.size)
@@ -80,7 +80,7 @@ class Session:
         self._spread: Spread[ort.InferenceSession] | None = None
         if threads > 1 and self.providers == [CPU] and file.size <= _MAX_SPREAD_BYTES:
             most = min(threads, _MAX_SPREAD_THREADS)
-            self._spread = Spread(partial(_load_again, parts, most, file.size))
+            self._spread = Spread(partial(_load_again, file.path, file.fingerprint, most))
 
     def describe(self) -> dict[str, Any]:
         """What runs the model, ready for JSON."""
@@ -153,16 +153,20 @@ def _options(threads: int, size: int) -> ort.SessionOptions:
 
 def _load(parts: Parts, options: ort.SessionOptions, providers: Any) -> ort.InferenceSession:
     weights = {
-        name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in parts.weights.items()
-    }
+        name: ort.OrtValue.ortvalue_from_numpy(np.require(array, array.dtype.type, "A"))
+        for name, array in parts.weights.items()
+    }  # onnxruntime makes its own copy of them
     options.add_external_initializers(list(weights), list(weights.values()))
     # Without its fallback, which says on standard output that it goes on with the CPU.
     return ort.InferenceSession(parts.model, options, providers=providers, enable_fallback=0)
 
 
-def _load_again(parts: Parts, threads: int, size: int) -> ort.InferenceSession | None:
-    """The same model on the CPU once more; None where there is no memory for it."""
+def _load_again(path: Path, fingerprint: str, threads: int) -> ort.InferenceSession | None:
+    """The same file on the CPU once more; None where it has gone, changed, or finds no memory."""
     try:
-        return _load(parts, _options(threads, size), [CPU])
+        file = read(path)
+        if file.fingerprint != fingerprint:
+            return None
+        return _load(split(file.data), _options(threads, file.size), [CPU])
     except Exception:  # as above; nothing is lost, the first session gives the same vectors
         return None

@@ -3,7 +3,7 @@
 Workers run micro-batches side by side, one thread each, which is the best for many texts and leaves
 all cores but one idle for a single text. For those there is a second onnxruntime session of the
 same file, whose threads share the work of each call. It is made when the second such text comes, so
-a process that encodes once never pays for it (of the default model: 30 ms and 25 MB). Work is split
+a process that encodes once never pays for it (of the default model: 50 ms and 35 MB). Work is split
 between threads, sums never are, so the vectors are the same to the last bit.
 
 Sharing pays where the threads have cores of their own. Where these are two halves of one core, as
@@ -26,7 +26,7 @@ Result = TypeVar("Result")
 # Texts that are run both ways: some at first, later one in so many.
 _FIRST_TRIALS = 5
 _TRIAL_EVERY = 64
-# By how many trials one way may lead: as many and one more have to go against it.
+# By how many trials one way may lead, so that some against it bring the other.
 _LARGEST_LEAD = 2
 
 

@@ -1,11 +1,8 @@
-"""A model without its int8 weights, and the weights where they lie.
+"""A model without its weights, and the weights where they lie in the file.
 
 Given a whole file, onnxruntime parses it into messages and copies these into tensors: for a moment
-every weight is there three times, and each session has its own. Given the model alone, and the
-weights as arrays that it may read, it copies nothing but what it rearranges for its products.
-
-Weights in floating point stay in the model: a file keeps no alignment, which code for floats
-relies on.
+every weight is there three times. Given the model alone, and the weights as arrays, it copies them
+once, and in less time.
 """
 
 from dataclasses import dataclass, field
@@ -18,7 +15,7 @@ from embedge.protobuf import encode, message, numbers, spans, text
 
 # Smaller ones stay in the model, for shapes are inferred from them.
 _SMALLEST = 1024  # bytes
-_DTYPES: dict[int, type[np.generic]] = {2: np.uint8, 3: np.int8}
+_DTYPES: dict[int, type[np.generic]] = {1: np.float32, 2: np.uint8, 3: np.int8, 10: np.float16}
 
 # Field numbers of ModelProto, of GraphProto and NodeProto, and of TensorProto.
 _GRAPH, _METADATA = 7, 14
@@ -34,8 +31,8 @@ class Parts:
     """A model file in two parts.
 
     Attributes:
-        model: a serialized ModelProto whose int8 initializers are said to be elsewhere.
-        weights: those initializers by name, int8 or uint8: views of the file's bytes.
+        model: a serialized ModelProto whose large initializers are said to be elsewhere.
+        weights: those initializers by name, views of the file's bytes: not always aligned.
     """
 
     model: bytes = field(repr=False)
@@ -44,28 +41,29 @@ class Parts:
 
 def split(data: memoryview) -> Parts:
     """Split the bytes of a model file that `wire.walk` has found to be sound."""
-    model, weights = bytearray(), dict[str, NDArray[Any]]()
+    model: list[bytes | memoryview] = []
+    weights: dict[str, NDArray[Any]] = {}
     for number, value, whole in spans(data):
         if number == _GRAPH:
-            model += encode(_GRAPH, _without_weights(message(value), weights))
+            model.append(encode(_GRAPH, _without_weights(message(value), weights)))
         elif number != _METADATA:
-            model += whole
-    return Parts(bytes(model), weights)
+            model.append(whole)
+    return Parts(b"".join(model), weights)
 
 
 def _without_weights(graph: memoryview, weights: dict[str, NDArray[Any]]) -> bytes:
-    """The graph with its int8 initializers elsewhere; they are put into ``weights``."""
-    rest = bytearray()
+    """The graph with its large initializers elsewhere; they are put into ``weights``."""
+    rest: list[bytes | memoryview] = []
     read = _read(graph)
     for number, value, whole in spans(graph):
         weight = _weight(message(value)) if number == _INITIALIZER else None
         if weight is None or weight[0] not in read:  # onnxruntime drops it before it looks for it
-            rest += whole
+            rest.append(whole)
         else:
             name, kind, array = weight
             weights[name] = array
-            rest += encode(_INITIALIZER, _elsewhere(name, kind, array.shape))
-    return bytes(rest)
+            rest.append(encode(_INITIALIZER, _elsewhere(name, kind, array.shape)))
+    return b"".join(rest)
 
 
 def _read(graph: memoryview) -> set[str]:
@@ -90,7 +88,7 @@ def _weight(tensor: memoryview) -> tuple[str, int, NDArray[Any]] | None:
     dtype = _DTYPES.get(seen.get(_DATA_TYPE, 0))
     if dtype is None or _NAME not in seen or len(seen.get(_RAW_DATA, b"")) < _SMALLEST:
         return None
-    values = np.frombuffer(seen[_RAW_DATA], dtype).reshape(dims)
+    values = np.frombuffer(seen[_RAW_DATA], np.dtype(dtype).newbyteorder("<")).reshape(dims)
     return text(seen[_NAME]), seen[_DATA_TYPE], values
 
 

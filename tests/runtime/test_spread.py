@@ -24,7 +24,10 @@ def words(count: int) -> str:
 
 
 @pytest.mark.parametrize("threads", [2, 3, 4])
-def test_alone_the_vector_has_the_same_bits_as_in_company_and_on_one_thread(threads: int) -> None:
+def test_alone_the_vector_has_the_same_bits_as_in_company_and_on_one_thread(
+    threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("embedge.spread._FIRST_TRIALS", 1000)  # all give the shared one's vector
     texts = [words(count) for count in (0, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 180)]
     single, several = Encoder(threads=1), Encoder(threads=threads)
     expected = single.encode(texts)
@@ -133,7 +136,7 @@ def test_a_file_that_is_not_what_it_was_changes_nothing(tmp_path: Path, change: 
         assert np.array_equal(encoder.encode("a b"), expected)
     spread = encoder._session._spread
     assert spread is not None
-    assert spread._session is not None  # made of what was checked
+    assert spread._session is None
 
 
 def test_one_thread_or_a_large_file_has_none(

@@ -25,7 +25,10 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from embedge.modelfile import Probe, metadata
 from embedge.settings import ModelSettings
 
-FLOAT32, UINT8, INT8, INT64 = 1, 2, 3, 7
+FLOAT32, UINT8, INT8, INT64, FLOAT16 = 1, 2, 3, 7, 10
+KINDS = {
+    "float32": FLOAT32, "uint8": UINT8, "int8": INT8, "int64": INT64, "float16": FLOAT16,
+}  # fmt: skip
 PAD, UNK, CLS, SEP, A, B, C, PART_A, PART_B, PART_C = range(10)
 VOCABULARY = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "b", "c", "##a", "##b", "##c")
 TABLE = np.array(
@@ -66,7 +69,7 @@ def field(number: int, value: int | str | bytes) -> bytes:
 
 
 def tensor(name: str, array: NDArray[Any], *extra: bytes) -> bytes:
-    kind = {"float32": FLOAT32, "uint8": UINT8, "int8": INT8, "int64": INT64}[array.dtype.name]
+    kind = KINDS[array.dtype.name]
     dims = b"".join(field(1, size) for size in array.shape)
     return b"".join([dims, field(2, kind), field(8, name), field(9, array.tobytes()), *extra])
 

@@ -1,0 +1,81 @@
+"""Loading a file, side by side: what is checked first, and what a failure or a fork leaves."""
+
+import os
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from embedge import Encoder, ModelError, OptionError
+from embedge.loading import load, read_model
+
+from . import tiny
+from .conftest import Run
+from .tiny import field, node
+
+
+def test_a_dim_that_makes_no_sense_is_refused_before_anything_is_loaded(tiny_file: Path) -> None:
+    with pytest.raises(OptionError, match="dim should be an integer from 1 to 2, but is 9"):
+        Encoder(tiny_file, dim=9, providers="nonsense")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (tiny.model(tokenizer="{}"), "the tokenizer in the file cannot be used"),
+        (
+            tiny.model(tiny.graph(extra=field(1, node("Gather", ["table"], "y")))),
+            "onnxruntime cannot load it",
+        ),
+    ],
+    ids=["tokenizer", "graph"],
+)
+def test_a_failure_on_either_thread_is_ours_and_leaves_no_thread(
+    tmp_path: Path, data: bytes, message: str
+) -> None:
+    before = threading.active_count()
+    file = read_model(tiny.write(tmp_path / "x.onnx", data))
+    with pytest.raises(ModelError, match=message):
+        load(file, "cpu", 1)
+    for thread in threading.enumerate():
+        if thread.name == "embedge-beside":
+            thread.join(10)
+    assert threading.active_count() == before
+
+
+def test_an_error_of_the_import_is_not_the_files(
+    tiny_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise OSError("libsomething.so: cannot open shared object file")
+
+    monkeypatch.setattr("embedge.loading._import_onnxruntime", fail)
+    with pytest.raises(OSError, match="libsomething"):
+        read_model(tiny_file)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system with fork")
+@pytest.mark.skipif(sys.platform == "darwin", reason="no safe fork on this system")
+@pytest.mark.parametrize("delay", [0.01, 0.03, 0.05])
+def test_a_process_forked_while_the_first_encoder_is_made_can_make_its_own(
+    python: Run, delay: float
+) -> None:
+    """With the import half done, or with a lock of tokenizers held, it would hang."""
+    result = python(
+        "import os, signal, threading, time, warnings\n"
+        "warnings.simplefilter('ignore')\n"
+        "from embedge import Encoder\n"
+        "thread = threading.Thread(target=Encoder)\n"
+        "thread.start()\n"
+        f"time.sleep({delay})\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    signal.alarm(30)\n"
+        "    os._exit(7 if Encoder().encode('One text.').shape == (384,) else 8)\n"
+        "thread.join()\n"
+        "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n",
+        TOKENIZERS_PARALLELISM="false",  # else tokenizers 0.20 prints that it is so after a fork
+    )
+    assert result.stderr == ""
+    assert result.stdout == "7\n"
