@@ -30,7 +30,7 @@ def micro_batches(
         Arrays of positions in ``lengths``; each position is in exactly one of them. Longest
         sequences first, so that the last one to finish is short.
     """
-    if len(lengths) < 2:
+    if len(lengths) < 2:  # a text alone has nobody to be grouped with
         return [np.arange(1)] * len(lengths)
     share = -(-int(lengths.sum()) // workers)
     budget = min(budget, share)
