@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterable, Iterator
 
 import onnx
 
+from embedge.protobuf import head
+
 Message = onnx.ModelProto | onnx.GraphProto | onnx.TensorProto
 
 _GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9  # field numbers of Model-, Graph- and TensorProto
-_BYTES = 2  # the wire type of messages
 
 
 def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -31,7 +32,7 @@ def graph_bytes(graph: onnx.GraphProto, weights: Iterable[onnx.TensorProto]) -> 
     data = bytearray(before)
     for weight in weights:
         pieces = _tensor(weight)
-        data += _head(_INITIALIZER, sum(map(len, pieces)))
+        data += head(_INITIALIZER, sum(map(len, pieces)))
         for piece in pieces:
             data += piece
     data += after
@@ -41,7 +42,7 @@ def graph_bytes(graph: onnx.GraphProto, weights: Iterable[onnx.TensorProto]) -> 
 def model_bytes(model: onnx.ModelProto, graph: bytes | bytearray) -> bytes:
     """`model` with the serialized `graph` instead of its own, serialized."""
     before, after = _around(model, _GRAPH)
-    return b"".join((before, _head(_GRAPH, len(graph)), graph, after))
+    return b"".join((before, head(_GRAPH, len(graph)), graph, after))
 
 
 def _tensor(weight: onnx.TensorProto) -> list[bytes]:
@@ -50,7 +51,7 @@ def _tensor(weight: onnx.TensorProto) -> list[bytes]:
     if not raw:
         return [weight.SerializeToString(deterministic=True)]
     before, after = _around(weight, _RAW_DATA)
-    return [before, _head(_RAW_DATA, len(raw)), raw, after]
+    return [before, head(_RAW_DATA, len(raw)), raw, after]
 
 
 def _copy(source: Message, target: Message, wanted: Callable[[int], bool]) -> None:
@@ -70,15 +71,3 @@ def _around(message: Message, number: int) -> Iterator[bytes]:
         part = type(message)()
         _copy(message, part, wanted)
         yield part.SerializeToString(deterministic=True)
-
-
-def _head(number: int, size: int) -> bytes:
-    """Tag and length of a field."""
-    return bytes([*_varint(number << 3 | _BYTES), *_varint(size)])
-
-
-def _varint(value: int) -> Iterator[int]:
-    while value > 0x7F:
-        yield value & 0x7F | 0x80
-        value >>= 7
-    yield value

@@ -111,7 +111,12 @@ def encode(number: int, value: int | bytes) -> bytes:
     """A field with its tag: a number that is not negative, or bytes."""
     if isinstance(value, int):
         return _encode_varint(number << 3 | _VARINT) + _encode_varint(value)
-    return _encode_varint(number << 3 | _BYTES) + _encode_varint(len(value)) + value
+    return head(number, len(value)) + value
+
+
+def head(number: int, size: int) -> bytes:
+    """Tag and length of a field of ``size`` bytes, which follow."""
+    return _encode_varint(number << 3 | _BYTES) + _encode_varint(size)
 
 
 def _encode_varint(value: int) -> bytes:

@@ -12,15 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedge.protobuf import encode, message, numbers, spans, text
+from embedge.wire import DATA_LOCATION, DATA_TYPE, DIMS, EXTERNAL_DATA, NAME, RAW_DATA
 
 # Smaller ones stay in the model, for shapes are inferred from them.
 _SMALLEST = 1024  # bytes
 _DTYPES: dict[int, type[np.generic]] = {1: np.float32, 2: np.uint8, 3: np.int8, 10: np.float16}
 
-# Field numbers of ModelProto, of GraphProto and NodeProto, and of TensorProto.
+# Field numbers of ModelProto, and of GraphProto and NodeProto.
 _GRAPH, _METADATA = 7, 14
 _NODE, _INITIALIZER, _NODE_INPUT = 1, 5, 1
-_DIMS, _DATA_TYPE, _NAME, _RAW_DATA, _EXTERNAL_DATA, _DATA_LOCATION = 1, 2, 8, 9, 13, 14
 _EXTERNAL = 1
 # Of a file that nobody opens: onnxruntime is given an array in its place.
 _PLACE = encode(1, b"location") + encode(2, b"embedge")
@@ -79,26 +79,26 @@ def _weight(tensor: memoryview) -> tuple[str, int, NDArray[Any]] | None:
     dims: list[int] = []
     seen: dict[int, Any] = {}
     for number, value, _ in spans(tensor):
-        if number == _DIMS:
+        if number == DIMS:
             dims += numbers(value)
-        elif number in seen or number not in (_DATA_TYPE, _NAME, _RAW_DATA):
+        elif number in seen or number not in (DATA_TYPE, NAME, RAW_DATA):
             return None
         else:
             seen[number] = value
-    dtype = _DTYPES.get(seen.get(_DATA_TYPE, 0))
-    if dtype is None or _NAME not in seen or len(seen.get(_RAW_DATA, b"")) < _SMALLEST:
+    dtype = _DTYPES.get(seen.get(DATA_TYPE, 0))
+    if dtype is None or NAME not in seen or len(seen.get(RAW_DATA, b"")) < _SMALLEST:
         return None
-    values = np.frombuffer(seen[_RAW_DATA], np.dtype(dtype).newbyteorder("<")).reshape(dims)
-    return text(seen[_NAME]), seen[_DATA_TYPE], values
+    values = np.frombuffer(seen[RAW_DATA], np.dtype(dtype).newbyteorder("<")).reshape(dims)
+    return text(seen[NAME]), seen[DATA_TYPE], values
 
 
 def _elsewhere(name: str, kind: int, shape: tuple[int, ...]) -> bytes:
     """A TensorProto that says its values are in another file."""
-    dims = b"".join(encode(_DIMS, size) for size in shape)
+    dims = b"".join(encode(DIMS, size) for size in shape)
     return (
         dims
-        + encode(_DATA_TYPE, kind)
-        + encode(_NAME, name.encode())
-        + encode(_EXTERNAL_DATA, _PLACE)
-        + encode(_DATA_LOCATION, _EXTERNAL)
+        + encode(DATA_TYPE, kind)
+        + encode(NAME, name.encode())
+        + encode(EXTERNAL_DATA, _PLACE)
+        + encode(DATA_LOCATION, _EXTERNAL)
     )

@@ -28,7 +28,8 @@ _BITS = {
     1: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 7: 64, 9: 8, 10: 16, 11: 64, 12: 32, 13: 64, 16: 16,
     21: 4, 22: 4,
 }  # fmt: skip
-_NAME, _RAW_DATA, _EXTERNAL_DATA, _DATA_LOCATION = 8, 9, 13, 14
+# Field numbers of TensorProto.
+DIMS, DATA_TYPE, NAME, RAW_DATA, EXTERNAL_DATA, DATA_LOCATION = 1, 2, 8, 9, 13, 14
 _TYPED_FIXED = {4: 4, 10: 8}  # float_data, double_data: bytes of an element
 _TYPED_VARINT = (5, 7, 11)  # int32_data, int64_data, uint64_data
 
@@ -183,27 +184,27 @@ class _Walker:
         kinds: list[int] = []
         stored: dict[int, int] = {}  # elements by the field that holds them; bytes of raw_data
         for number, value in self._fields(buffer):
-            if number == _EXTERNAL_DATA or (number == _DATA_LOCATION and value != 0):
+            if number == EXTERNAL_DATA or (number == DATA_LOCATION and value != 0):
                 raise ModelError(
                     "the model keeps its weights in another file (external data); "
                     "embedge needs one file that holds all: export it again with embedge export"
                 )
-            if number == 1:
+            if number == DIMS:
                 if len(dims) + count_numbers(value) > _MAX_RANK:
                     raise ModelError(
                         f"a tensor has more than {_MAX_RANK} dimensions; do not use the file"
                     )
                 dims += numbers(value)
-            elif number == 2 and isinstance(value, int):
+            elif number == DATA_TYPE and isinstance(value, int):
                 kinds.append(value)
-            elif number == _RAW_DATA:
+            elif number == RAW_DATA:
                 # A reader takes the last of several; refused below as larger than the shape.
                 stored[number] = stored.get(number, 0) + len(message(value))
             elif number in _TYPED_FIXED:
                 stored[number] = stored.get(number, 0) + len(message(value)) // _TYPED_FIXED[number]
             elif number in _TYPED_VARINT:
                 stored[number] = stored.get(number, 0) + count_numbers(value)
-            elif number == _NAME:
+            elif number == NAME:
                 name = text(value)
         _check_stored(dims, kinds, stored)
         return name
@@ -267,10 +268,10 @@ def _check_stored(dims: list[int], kinds: list[int], stored: dict[int, int]) -> 
         )
     for size in dims:
         _check_dimension(size)
-    ((where, found),) = stored.items() or {_RAW_DATA: 0}.items()
+    ((where, found),) = stored.items() or {RAW_DATA: 0}.items()
     expected = prod(dims)
     unit = "elements"
-    if where == _RAW_DATA:
+    if where == RAW_DATA:
         expected, unit = -(-expected * _BITS[kinds[0]] // 8), "bytes"
     if found != expected:
         raise ModelError(

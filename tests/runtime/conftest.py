@@ -14,6 +14,20 @@ from . import tiny
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
+FORKED = """
+import os, signal, sys, threading, time, warnings
+warnings.simplefilter("ignore")
+from embedge import Encoder
+{before}
+child = os.fork()
+if child == 0:
+    signal.alarm(30)
+{both}
+if child == 0:
+    sys.exit(7 if right else 8)
+print(right, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
 
 @pytest.fixture(scope="session")
 def tiny_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -57,3 +71,16 @@ def python(tmp_path: Path) -> Run:
         )
 
     return run
+
+
+@pytest.fixture
+def check_forked(python: Run) -> Callable[[str, str], None]:
+    """Fork after ``before``; ``both`` has to find ``right`` in both processes, which both end."""
+
+    def check(before: str, both: str) -> None:
+        # tokenizers 0.20 would print that it is not parallel after a fork.
+        result = python(FORKED.format(before=before, both=both), TOKENIZERS_PARALLELISM="false")
+        assert result.stderr == ""
+        assert result.stdout == "True 7\n"
+
+    return check
