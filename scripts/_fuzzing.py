@@ -25,10 +25,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
 from embedge.errors import ModelError  # noqa: E402
-from embedge.modelfile import fingerprint, parse  # noqa: E402
-from embedge.protobuf import spans  # noqa: E402
-from embedge.settings import ModelSettings  # noqa: E402
-from embedge.wire import walk  # noqa: E402
+from embedge.modelfile.file import fingerprint, parse  # noqa: E402
+from embedge.modelfile.protobuf import spans  # noqa: E402
+from embedge.modelfile.settings import ModelSettings  # noqa: E402
+from embedge.modelfile.validate import walk  # noqa: E402
 from runtime import tiny  # noqa: E402
 
 MOST_MEGABYTES = 2048  # resident, of a process that loads a mutant and encodes with it

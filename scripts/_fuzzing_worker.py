@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-import embedge.verify  # noqa: F401  # what the first Encoder would import
+import embedge.ort.probes  # noqa: F401  # what the first Encoder would import
 from embedge import EmbedgeError, Encoder
 
 ADDRESS_SPACE = 8 * 2**30  # far above what is allowed to be resident; so that this machine lives

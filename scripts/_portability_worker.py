@@ -15,9 +15,9 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from embedge import Encoder, TruncationWarning
-from embedge.modelfile import INPUTS, ModelFile, read
-from embedge.tokenizer import TextTokenizer
-from embedge.verify import verify
+from embedge.modelfile.file import INPUTS, ModelFile, read
+from embedge.ort.probes import verify
+from embedge.text.tokenizer import TextTokenizer
 
 TEXTS = (
     "",

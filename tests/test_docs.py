@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from embedge.default import default_model, read_default
+from embedge.modelfile.default import default_model, read_default
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from embedge.encoder import Encoder
 from embedge.errors import OptionError
 from embedge.similarity import cosines
-from embedge_export.evaluate import Vectors, anisotropy, directions
+from embedge_export.checks.evaluate import Vectors, anisotropy, directions
 
 NEIGHBOURS = 10
 ROWS = 1024  # rows of the similarity matrix in memory at a time

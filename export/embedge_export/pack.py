@@ -11,9 +11,9 @@ import onnx
 
 import embedge
 from embedge.errors import ExportError
-from embedge.modelfile import Probe, metadata, parse
-from embedge.settings import ModelSettings
-from embedge_export.serialize import graph_bytes, model_bytes, without_weights
+from embedge.modelfile.file import Probe, metadata, parse
+from embedge.modelfile.settings import ModelSettings
+from embedge_export.graph.serialize import graph_bytes, model_bytes, without_weights
 
 _MAX_BYTES = 2**31 - 1  # protobuf's limit for one message
 # What onnxruntime 1.20, the oldest that the runtime allows, can read.

@@ -10,18 +10,23 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from embedge.batching import micro_batches
 from embedge.encoder import Encoder
 from embedge.errors import EmbedgeError, ExportError, OptionError
-from embedge.modelfile import INPUTS
-from embedge.settings import ModelSettings
-from embedge.tokenizer import TextTokenizer
-from embedge_export import graph, half, head, pack, quantize, verify
-from embedge_export.evaluate import Pairs
-from embedge_export.portable import portable_attention, portable_softmax
+from embedge.modelfile.file import INPUTS
+from embedge.modelfile.settings import ModelSettings
+from embedge.ort.batching import micro_batches
+from embedge.text.tokenizer import TextTokenizer
+from embedge_export import pack
+from embedge_export.checks import verify
+from embedge_export.checks.evaluate import Pairs
+from embedge_export.graph import head
+from embedge_export.graph.passes import simplify as graph
+from embedge_export.graph.passes.portable import portable_attention, portable_softmax
+from embedge_export.quantization import fp16 as half
+from embedge_export.quantization import int8 as quantize
 from embedge_export.recipe import Recipe
-from embedge_export.source import Source, load
-from embedge_export.trace import trace
+from embedge_export.source.load import Source, load
+from embedge_export.source.trace import trace
 
 Format = Literal["int8", "fp16", "fp32"]
 Notify = Callable[[str], None]

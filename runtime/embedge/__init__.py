@@ -17,7 +17,7 @@ from embedge.errors import (
     TextError,
     TextTooLongError,
 )
-from embedge.overflow import TruncationWarning
+from embedge.text.overflow import TruncationWarning
 
 __version__ = "0.1.0"
 

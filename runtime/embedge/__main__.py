@@ -1,6 +1,6 @@
 """`python -m embedge` is the command `embedge`."""
 
-from embedge.cli import main
+from embedge.cli.main import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

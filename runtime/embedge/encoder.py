@@ -11,23 +11,23 @@ from typing import TYPE_CHECKING, Any, cast, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from embedge.batching import micro_batches, run_batches
-from embedge.cpus import check_threads
 from embedge.errors import OptionError, warn
-from embedge.loading import load, read_model
-from embedge.overflow import (
+from embedge.ort.batching import micro_batches, run_batches
+from embedge.ort.loading import load, read_model
+from embedge.ort.threads import check_threads
+from embedge.progress import ProgressBar
+from embedge.similarity import check_vectors, similarity, unit
+from embedge.text.inputs import iterate, windows
+from embedge.text.overflow import (
     Overflow,
     TruncationWarning,
     check_overflow,
     mean_of_windows,
     sequences,
 )
-from embedge.progress import ProgressBar
-from embedge.similarity import check_vectors, similarity, unit
-from embedge.texts import iterate, windows
 
 if TYPE_CHECKING:
-    from embedge.providers import Providers
+    from embedge.ort.providers import Providers
 
 # One vector (dim,), and one for each text (n, dim).
 Vector = np.ndarray[tuple[int], np.dtype[np.float32]]

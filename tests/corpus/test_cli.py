@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from embedge import Encoder
-from embedge.cli import main
+from embedge.cli.main import main
 
 pytestmark = pytest.mark.filterwarnings("ignore::embedge.TruncationWarning")
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from embedge import Encoder, OptionError
-from embedge.ray import EmbedBatch, embed_parquet
+from embedge.integrations.ray import EmbedBatch, embed_parquet
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # Ray's own, and those of what it brings

@@ -25,9 +25,9 @@ from transformers import PreTrainedTokenizerFast
 
 import embedge
 from embedge_export import export_all
-from embedge_export.calibrate import calibration_texts
+from embedge_export.quantization.calibration import calibration_texts
 from embedge_export.recipe import Recipe
-from embedge_export.source import Source, load
+from embedge_export.source.load import Source, load
 
 ROOT = Path(__file__).parent.parent.parent
 WIDTH, LAYERS, HEADS, INNER, TOKENS = 64, 2, 4, 128, 128

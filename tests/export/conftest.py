@@ -11,8 +11,8 @@ from tests.export import traced
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from embedge_export.graph import simplify
-from embedge_export.quantize import quantize_int8
+from embedge_export.graph.passes.simplify import simplify
+from embedge_export.quantization.int8 import quantize_int8
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,!?$#-:()"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from embedge.cli import main
-from embedge.modelfile import read
+from embedge.cli.main import main
+from embedge.modelfile.file import read
 
 
 def test_export_prints_steps_and_report(

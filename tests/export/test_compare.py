@@ -10,7 +10,7 @@ import pytest
 
 from embedge.errors import OptionError
 from embedge_export import compare, export
-from embedge_export.calibrate import calibration_texts
+from embedge_export.quantization.calibration import calibration_texts
 
 
 def command(*arguments: str) -> int:

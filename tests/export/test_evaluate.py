@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embedge.cli import main
+from embedge.cli.main import main
 from embedge.errors import ExportError, OptionError
-from embedge.modelfile import read
+from embedge.modelfile.file import read
 from embedge_export import export_all, pipeline
-from embedge_export.calibrate import calibration_texts
-from embedge_export.evaluate import Pairs, anisotropy, spearman
+from embedge_export.checks.evaluate import Pairs, anisotropy, spearman
+from embedge_export.quantization.calibration import calibration_texts
 
 CALIBRATION = calibration_texts()[::4]
 ANGLES = {"a": 0, "b": 10, "c": 40, "d": 100}

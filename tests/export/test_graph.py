@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from tests.export import traced
 
-from embedge_export import attention, graph
-from embedge_export.graph import simplify
-from embedge_export.onnxgraph import Graph
+from embedge_export.graph.ir import Graph
+from embedge_export.graph.passes import attention
+from embedge_export.graph.passes import simplify as graph
+from embedge_export.graph.passes.simplify import simplify
 
 SHAPES = [(1, 1, None), (1, 9, None), (4, 9, None), (4, 9, "right"), (4, 9, "left"), (2, 100, None)]
 

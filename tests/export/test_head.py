@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from sentence_transformers.sentence_transformer import modules as st
 
 from embedge.errors import ExportError
-from embedge_export.head import (
+from embedge_export.graph.head import (
     ACTIVATIONS,
     Dense,
     LayerNorm,

@@ -6,8 +6,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from embedge.errors import ExportError
-from embedge.modelfile import Probe, parse
-from embedge.settings import ModelSettings
+from embedge.modelfile.file import Probe, parse
+from embedge.modelfile.settings import ModelSettings
 from embedge_export import pack as pack_module
 from embedge_export.pack import atomic, pack
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from embedge_export import parallel
-from embedge_export.parallel import side_by_side
+from embedge_export.quantization import parallel
+from embedge_export.quantization.parallel import side_by_side
 
 
 @pytest.fixture(autouse=True)

@@ -10,13 +10,13 @@ import pytest
 import embedge
 from embedge.encoder import Encoder
 from embedge.errors import ExportError, OptionError
-from embedge.modelfile import read
-from embedge.verify import verify
-from embedge.weights import split
+from embedge.modelfile.file import read
+from embedge.modelfile.weights import split
+from embedge.ort.probes import verify
 from embedge_export import export, pipeline
-from embedge_export.evaluate import Pairs, spearman
+from embedge_export.checks.evaluate import Pairs, spearman
 from embedge_export.recipe import Recipe
-from embedge_export.source import load
+from embedge_export.source.load import load
 
 ROOT = Path(__file__).parent.parent.parent
 TEXTS = ["the man is eating", "a river", "how do i reset a password?", "", "x " * 300, "food."]
@@ -198,7 +198,7 @@ def test_the_committed_default_model_is_what_its_recipe_gives(tmp_path: Path) ->
     """The same levels but for one in a thousand: on another kind of CPU, sums of floats differ in
     their last bits, and what lies between two levels is rounded to the other one. Each such level
     moves activations over such edges too, so vectors are compared as int8 with fp32 is."""
-    from embedge.default import default_model
+    from embedge.modelfile.default import default_model
 
     export(ROOT / "models" / "all-MiniLM-L6-v2", tmp_path / "again.onnx")
     shipped, again = read(default_model()), read(tmp_path / "again.onnx")

@@ -6,10 +6,10 @@ import pytest
 from tests.export import traced
 from tests.export.test_graph import same
 
-from embedge_export import portable
-from embedge_export.graph import simplify
-from embedge_export.portable import portable_attention, portable_softmax
-from embedge_export.quantize import quantize_int8
+from embedge_export.graph.passes import portable
+from embedge_export.graph.passes.portable import portable_attention, portable_softmax
+from embedge_export.graph.passes.simplify import simplify
+from embedge_export.quantization.int8 import quantize_int8
 
 
 def test_the_function_stays_the_same(plain):

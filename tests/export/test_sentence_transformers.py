@@ -9,7 +9,7 @@ import pytest
 from sentence_transformers import SentenceTransformer as Theirs
 
 from embedge import Encoder, OptionError
-from embedge.sentence_transformers import SentenceTransformer as Ours
+from embedge.integrations.sentence_transformers import SentenceTransformer as Ours
 
 TEXTS = [
     "A man is eating food.",

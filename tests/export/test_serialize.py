@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from embedge_export.serialize import graph_bytes, model_bytes, without_weights
+from embedge_export.graph.serialize import graph_bytes, model_bytes, without_weights
 
 WEIGHTS = {
     "none": [],

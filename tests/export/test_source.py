@@ -8,11 +8,11 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from sentence_transformers.sentence_transformer import modules as st
 
 from embedge.errors import ExportError
-from embedge_export import source as source_module
-from embedge_export.head import Dense, LayerNorm, Normalize, Pool
+from embedge_export.graph.head import Dense, LayerNorm, Normalize, Pool
 from embedge_export.recipe import Recipe
-from embedge_export.source import load
-from embedge_export.trace import trace
+from embedge_export.source import load as source_module
+from embedge_export.source.load import load
+from embedge_export.source.trace import trace
 
 from .conftest import sentence_transformer
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from embedge.errors import ExportError
-from embedge_export.verify import compare, tools
+from embedge_export.checks.verify import compare, tools
 
 REFERENCE = np.array([[1, 0], [0, 1]], np.float32)
 

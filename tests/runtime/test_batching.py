@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from embedge.batching import micro_batches, run_batches
+from embedge.ort.batching import micro_batches, run_batches
 
 
 def grouped(lengths: list[int], workers: int = 1, budget: int = 12) -> list[list[int]]:

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from embedge.card import card
-from embedge.cli import main
-from embedge.modelfile import ModelFile, parse, read
-from embedge.settings import dumps
+from embedge.cli.main import main
+from embedge.modelfile.card import card
+from embedge.modelfile.file import ModelFile, parse, read
+from embedge.modelfile.settings import dumps
 
 from . import tiny
 

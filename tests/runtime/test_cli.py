@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from embedge import Encoder, __version__
-from embedge.cli import main
-from embedge.modelfile import Probe
+from embedge.cli.main import main
+from embedge.modelfile.file import Probe
 
 from . import tiny
 from .conftest import Run
@@ -290,7 +290,7 @@ class Missing:
         if name.split(".")[0] in {missing!r}:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 sys.meta_path.insert(0, Missing())
-from embedge.cli import main
+from embedge.cli.main import main
 sys.exit(main({arguments!r}))
 """
 EXTRA = ("torch", "transformers", "optimum", "onnx", "sentence_transformers", "huggingface_hub")

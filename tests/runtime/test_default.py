@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-import embedge.default
+import embedge.modelfile.default
 from embedge import ModelError
-from embedge.default import DEFAULT_FINGERPRINT, default_model, read_default
+from embedge.modelfile.default import DEFAULT_FINGERPRINT, default_model, read_default
 
 from . import tiny
 
@@ -21,7 +21,7 @@ def test_another_file_in_its_place_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = tiny.write(tmp_path / "swapped.onnx")
-    monkeypatch.setattr(embedge.default, "default_model", lambda: other)
+    monkeypatch.setattr(embedge.modelfile.default, "default_model", lambda: other)
     message = (
         rf"swapped\.onnx: the model that ships .* {DEFAULT_FINGERPRINT[:16]}\.\.\., but this file "
         r"has [0-9a-f]{16}\.\.\.; install embedge again"

@@ -36,8 +36,11 @@ encoder.count_tokens("a")
 @pytest.mark.parametrize(
     ("modules", "without"),
     [
-        ("embedge, embedge.cli", (*HEAVY, "onnxruntime")),  # which comes with the first Encoder
-        ("embedge.cli, embedge.verify", HEAVY),
+        (
+            "embedge, embedge.cli.main",
+            (*HEAVY, "onnxruntime"),
+        ),  # which comes with the first Encoder
+        ("embedge.cli.main, embedge.ort.probes", HEAVY),
     ],
 )
 def test_importing_loads_nothing_heavy(python: Run, modules: str, without: tuple[str, ...]) -> None:
@@ -49,7 +52,7 @@ def test_importing_loads_nothing_heavy(python: Run, modules: str, without: tuple
 
 
 def test_importing_connects_to_nothing_and_writes_nothing(python: Run, tmp_path: Path) -> None:
-    result = python(WATCHED.format(work="import embedge, embedge.verify"))
+    result = python(WATCHED.format(work="import embedge, embedge.ort.probes"))
     assert result.stdout == "seen []\n", result.stderr
     assert list((tmp_path / "home").iterdir()) == []
 
@@ -75,7 +78,7 @@ def test_a_hostile_file_makes_the_reader_open_no_other(
 ) -> None:
     """After the imports, only the model itself and the system's CPU limits are opened."""
     work = f"""
-import embedge, embedge.verify
+import embedge, embedge.ort.probes
 opened = []
 def note(event, arguments):
     if event == "open":

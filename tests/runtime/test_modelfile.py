@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from embedge import Encoder, ModelError
-from embedge.default import default_model
-from embedge.modelfile import Probe, fingerprint, parse, read
-from embedge.settings import ModelSettings
+from embedge.modelfile.default import default_model
+from embedge.modelfile.file import Probe, fingerprint, parse, read
+from embedge.modelfile.settings import ModelSettings
 
 from . import tiny
 from .tiny import field

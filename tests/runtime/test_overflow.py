@@ -11,9 +11,9 @@ import pytest
 from tokenizers.processors import TemplateProcessing
 
 from embedge import Encoder, OptionError, TextError, TextTooLongError, TruncationWarning
-from embedge.overflow import mean_of_windows, sequences
 from embedge.similarity import unit
-from embedge.tokenizer import TextTokenizer
+from embedge.text.overflow import mean_of_windows, sequences
+from embedge.text.tokenizer import TextTokenizer
 
 from . import tiny
 from .tiny import CLS, SEP, A, B

@@ -14,12 +14,13 @@ import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 
-from embedge import Encoder, ModelError, ProviderError, providers
-from embedge.cli import main
-from embedge.modelfile import Probe, read
-from embedge.providers import PROVIDERS, Choice, available, configure, resolve, wheel_conflict
-from embedge.session import Session
-from embedge.survey import survey
+from embedge import Encoder, ModelError, ProviderError
+from embedge.cli.main import main
+from embedge.cli.survey import survey
+from embedge.modelfile.file import Probe, read
+from embedge.ort import providers
+from embedge.ort.providers import PROVIDERS, Choice, available, configure, resolve, wheel_conflict
+from embedge.ort.session import Session
 
 from . import tiny
 
@@ -128,7 +129,7 @@ def test_an_unknown_provider_is_refused(name: str, tiny_file: Path) -> None:
         Encoder(tiny_file, providers=name)
 
 
-@pytest.mark.parametrize("name", set(PROVIDERS) - {"cpu"})
+@pytest.mark.parametrize("name", [name for name in PROVIDERS if name != "cpu"])
 def test_a_provider_that_is_not_here_is_refused_with_its_install_line(
     name: str, monkeypatch: pytest.MonkeyPatch, tiny_file: Path
 ) -> None:
@@ -166,7 +167,7 @@ def test_a_provider_that_does_not_start_is_refused(monkeypatch: pytest.MonkeyPat
 
 
 def providers_file() -> Any:
-    from embedge.modelfile import parse
+    from embedge.modelfile.file import parse
 
     return parse(tiny.model(), Path("memory"))
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from embedge import Encoder, ModelError, OptionError
-from embedge.sentence_transformers import _ENCODE, _LOAD, SentenceTransformer
+from embedge.integrations.sentence_transformers import _ENCODE, _LOAD, SentenceTransformer
 
 from . import tiny
 

@@ -8,8 +8,8 @@ import onnxruntime as ort
 import pytest
 
 from embedge import Encoder, ModelError
-from embedge.modelfile import parse
-from embedge.session import Session
+from embedge.modelfile.file import parse
+from embedge.ort.session import Session
 
 from . import tiny
 from .conftest import Run

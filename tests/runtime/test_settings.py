@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from embedge.errors import ModelError
-from embedge.settings import ModelSettings, dumps, loads
+from embedge.modelfile.settings import ModelSettings, dumps, loads
 
 from . import tiny
 

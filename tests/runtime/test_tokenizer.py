@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-import embedge.tokenizer
+import embedge.text.tokenizer
 from embedge import Encoder
 from embedge.errors import ModelError, TextError
-from embedge.tokenizer import TextTokenizer
+from embedge.text.tokenizer import TextTokenizer
 
 from . import tiny
 from .tiny import CLS, PART_A, PART_B, PART_C, SEP, UNK, A, B, C
@@ -98,7 +98,7 @@ def test_windows_lose_and_invent_nothing(tokenizer: TextTokenizer) -> None:
 
 @pytest.fixture
 def pieces_of_ten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedge.tokenizer, "_PIECE_CHARACTERS", 10)
+    monkeypatch.setattr(embedge.text.tokenizer, "_PIECE_CHARACTERS", 10)
 
 
 LONG = ["a b c " * 9, "abc\ncab bca  " * 7, "   " * 20 + "a", "ab " * 3 + "c", "文文 " * 12]
@@ -141,7 +141,7 @@ def test_a_lone_surrogate_is_named(
     character: int,
     code: str,
 ) -> None:
-    monkeypatch.setattr(embedge.tokenizer, "_PIECE_CHARACTERS", size)
+    monkeypatch.setattr(embedge.text.tokenizer, "_PIECE_CHARACTERS", size)
     message = (
         rf"text 7 holds a lone surrogate \(U\+{code}\) at character {character}, "
         r"which is not valid Unicode; read the text with errors='replace'"

@@ -9,10 +9,10 @@ import pytest
 from numpy.typing import NDArray
 
 from embedge import ModelError
-from embedge.default import default_model
-from embedge.modelfile import parse, read
-from embedge.session import Session
-from embedge.weights import split
+from embedge.modelfile.default import default_model
+from embedge.modelfile.file import parse, read
+from embedge.modelfile.weights import split
+from embedge.ort.session import Session
 
 from . import tiny
 from .tiny import CLS, FLOAT32, SEP, A, B, attribute, field, node

@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from embedge.modelfile import Probe, metadata
-from embedge.settings import ModelSettings
+from embedge.modelfile.file import Probe, metadata
+from embedge.modelfile.settings import ModelSettings
 
 FLOAT32, UINT8, INT8, INT64, FLOAT16 = 1, 2, 3, 7, 10
 KINDS = {

@@ -7,7 +7,7 @@ from typing import Literal
 from embedge.corpus.rows import BadRow, Id, Row
 from embedge.corpus.work import State
 from embedge.encoder import Encoder, Vectors
-from embedge.overflow import Overflow
+from embedge.text.overflow import Overflow
 
 OnError = Literal["stop", "skip"]
 

@@ -19,7 +19,7 @@ from embedge.corpus.rows import BadRow, Row
 from embedge.corpus.work import SIZE_OF, Work, open_work
 from embedge.encoder import Encoder
 from embedge.errors import CorpusError, OptionError
-from embedge.overflow import Overflow
+from embedge.text.overflow import Overflow
 
 FORMAT = 1  # of the facts
 

@@ -1,0 +1,1 @@
+"""Whether a finished file gives the vectors of its source. Changes nothing."""

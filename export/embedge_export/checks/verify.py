@@ -1,0 +1,176 @@
+"""Source against file: an export that does not reproduce its source leaves no file."""
+
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from platform import python_version
+from typing import Any
+
+import numpy as np
+import onnx
+
+import embedge
+from embedge.encoder import Encoder
+from embedge.errors import ExportError
+from embedge.modelfile.file import Probe
+from embedge.modelfile.settings import ModelSettings
+from embedge.similarity import cosines
+from embedge.text.overflow import TruncationWarning
+from embedge_export import pack
+from embedge_export.checks.evaluate import Encode, Pairs, Vectors, anisotropy, spearman
+from embedge_export.quantization.calibration import calibration_texts
+from embedge_export.source.load import Source
+
+# The tracer changes nothing but the order of sums.
+FP32_MIN_COSINE = 0.99999
+# Below these means something is broken; a good int8 file has 0.998 and more, fp16 0.9999.
+INT8_MEAN_COSINE = 0.99
+FP16_MEAN_COSINE = 0.999
+_UNIT_TOLERANCE = 1e-4
+
+_TOOLS = ("numpy", "onnx", "onnxruntime", "optimum-onnx", "sentence-transformers", "tokenizers")
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What a file has shown: its vectors of the probes, float32 (probes, dim), and its report."""
+
+    vectors: Vectors
+    probes: list[Probe]
+    report: dict[str, Any]
+
+
+class Judge:
+    """Holds drafts of files against the source, which is asked before anything is traced."""
+
+    def __init__(
+        self,
+        source: Source,
+        probes: Sequence[str],
+        pairs: Pairs | None,
+        folder: Path,
+        notify: Callable[[str], None],
+    ) -> None:
+        self._source, self._probes, self._pairs = source, list(probes), pairs
+        self._folder, self._notify = folder, notify
+        self._reference = source.encode(probes)  # (probes, dim)
+        self._unrelated = calibration_texts()[::4]
+        self._spearman: dict[str, float] = {}
+        self._anisotropy: dict[str, float] = {}
+        if pairs is not None:
+            self._spearman["source"] = spearman(pairs, source.encode, source.similarity)
+        self.first: Proof
+
+    def fp32(self, model: onnx.ModelProto, settings: ModelSettings) -> None:
+        """Compare the fp32 graph with the source; every other format is compared with it."""
+        vectors = self._draft("fp32", model, settings)
+        figures = self._compared(
+            "fp32 against the source",
+            vectors,
+            self._reference,
+            settings,
+            min_cosine=FP32_MIN_COSINE,
+        )
+        self.first = self._proof(vectors, {"fp32_against_source": figures})
+
+    def quantized(
+        self, name: str, model: onnx.ModelProto, settings: ModelSettings, mean_cosine: float
+    ) -> Proof:
+        """Compare a quantized graph with the fp32 graph."""
+        vectors = self._draft(name, model, settings)
+        figures = self._compared(
+            f"{name} against fp32", vectors, self.first.vectors, settings, mean_cosine=mean_cosine
+        )
+        first = self.first.report["fp32_against_source"]
+        report = {"fp32_against_source": first, f"{name}_against_fp32": figures}
+        return self._proof(vectors, report, name)
+
+    def _proof(self, vectors: Vectors, figures: dict[str, Any], *quantized: str) -> Proof:
+        shown = ("source", "fp32", *quantized)
+        report: dict[str, Any] = {"tools": tools(), "probes": len(self._probes), **figures}
+        report["anisotropy"] = {n: v for n, v in self._anisotropy.items() if n in shown}
+        if self._pairs is not None:
+            scores = {name: value for name, value in self._spearman.items() if name in shown}
+            report["spearman"] = {"pairs": len(self._pairs.scores), **scores}
+        if self._source.overridden:
+            report["overridden"] = dict(self._source.overridden)
+        rows = zip(self._probes, self._reference, vectors, strict=True)
+        return Proof(vectors, [Probe(*row) for row in rows], report)
+
+    def _draft(self, name: str, model: onnx.ModelProto, settings: ModelSettings) -> Vectors:
+        """Vectors of the probes from a file as its users will load it; evaluates it as well."""
+        with tempfile.TemporaryDirectory(dir=self._folder, prefix=".embedge-") as folder:
+            path = Path(folder) / "draft.onnx"
+            path.write_bytes(pack.pack(model, settings, self._source.tokenizer_json, [], {}))
+            encode: Encode = Encoder(path).encode
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", TruncationWarning)  # the source cuts them as well
+            self._anisotropy[name] = anisotropy(encode(self._unrelated))
+            if self._pairs is not None:
+                self._spearman[name] = spearman(self._pairs, encode, settings.similarity)
+        return encode(self._probes)
+
+    def _compared(
+        self,
+        what: str,
+        got: Vectors,
+        reference: Vectors,
+        settings: ModelSettings,
+        **least: float,
+    ) -> dict[str, float]:
+        figures = compare(what, got, reference, normalized=settings.normalized, **least)
+        self._notify(
+            f"verify    {what}: cosine mean {figures['cosine_mean']:.6f}, "
+            f"minimum {figures['cosine_min']:.6f}"
+        )
+        return figures
+
+
+def compare(
+    what: str,
+    got: Vectors,
+    reference: Vectors,
+    *,
+    normalized: bool,
+    min_cosine: float = -1.0,
+    mean_cosine: float = -1.0,
+) -> dict[str, float]:
+    """Compare vectors with their reference, both float32 (n, dim).
+
+    Returns:
+        Mean and minimum cosine and the largest difference of a component, rounded.
+
+    Raises:
+        ExportError: a shape, a length or a cosine is not what it should be.
+    """
+    if got.shape != reference.shape:
+        raise ExportError("verify", f"{what}: shape {got.shape} instead of {reference.shape}")
+    if not np.isfinite(got).all():
+        raise ExportError("verify", f"{what}: the vectors are not finite")
+    lengths = np.linalg.norm(got, axis=1)
+    if normalized and np.abs(lengths - 1).max() > _UNIT_TOLERANCE:
+        raise ExportError("verify", f"{what}: a vector has the length {lengths.max():.6f}, not 1")
+    cosine = cosines(got, reference)
+    for name, value, least in (
+        ("minimum", float(cosine.min()), min_cosine),
+        ("mean", float(cosine.mean()), mean_cosine),
+    ):
+        if value < least:
+            raise ExportError(
+                "verify",
+                f"{what}: {name} cosine {value:.6f} on the probes, but at least {least} is needed",
+            )
+    return {
+        "cosine_mean": round(float(cosine.mean()), 6),
+        "cosine_min": round(float(cosine.min()), 6),
+        "largest_difference": round(float(np.abs(got - reference).max()), 6),
+    }
+
+
+def tools() -> dict[str, Any]:
+    """Versions of everything that decides the bytes of a file."""
+    versions = {name: version(name) for name in (*_TOOLS, "torch", "transformers")}
+    return {"embedge": embedge.__version__, "python": python_version(), **versions}

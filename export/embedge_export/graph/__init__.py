@@ -1,0 +1,1 @@
+"""ONNX graphs: how they are read, changed and written. Knows no PyTorch."""

@@ -1,0 +1,1 @@
+"""fp32 graphs to int8 and fp16 graphs. Knows no PyTorch and no model file."""

@@ -1,0 +1,50 @@
+"""What flows through a graph: the calibration texts, and samples of its activations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+
+import numpy as np
+
+from embedge_export.graph.ir import Array, Graph
+from embedge_export.quantization.parallel import side_by_side
+
+MASK = "attention_mask"
+ROWS = 16384  # rows kept per activation
+BYTES = 1 << 30  # samples in memory at a time; each time the graph runs again
+
+
+def calibration_texts() -> list[str]:
+    """The texts that ship with the exporter, one a line: many domains, scripts and lengths."""
+    file = resources.files("embedge_export.quantization").joinpath("calibration.txt")
+    return [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def samples(
+    graph: Graph, widths: Mapping[str, int], feeds: Sequence[Mapping[str, Array]]
+) -> Iterator[tuple[str, Array]]:
+    """Yield (name, float32 (rows, width)) for each activation of `widths`, in its order.
+
+    Rows are tokens; padding is left out. Beyond `ROWS` tokens an even share of each text is kept.
+    """
+    names = list(widths)
+    share = min(1.0, ROWS / max(1, sum(int(np.sum(feed[MASK])) for feed in feeds)))
+    while names:
+        group = [names.pop(0)]
+        size = ROWS * 4 * widths[group[0]]
+        while names and size + ROWS * 4 * widths[names[0]] <= BYTES:
+            size += ROWS * 4 * widths[names[0]]
+            group.append(names.pop(0))
+        rng = np.random.default_rng(0)
+        kept: list[list[Array]] = [[] for _ in group]
+        for feed, values in zip(feeds, side_by_side(graph.runner(group), feeds), strict=True):
+            mask = np.asarray(feed[MASK])
+            tokens = rng.permutation(np.flatnonzero(mask))
+            tokens = np.sort(tokens[: math.ceil(len(tokens) * share)])
+            for rows, value in zip(kept, values, strict=True):
+                flat = value.reshape(-1, value.shape[-1])
+                rows.append(flat[tokens] if len(flat) == mask.size else flat)
+        for name in group:
+            yield name, np.concatenate(kept.pop(0))

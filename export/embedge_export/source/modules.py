@@ -1,0 +1,188 @@
+"""sentence-transformers' modules in our terms; what is not known is refused, never skipped."""
+
+import string
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer import modules as st
+
+from embedge.errors import ExportError
+from embedge_export.graph.head import (
+    Activation,
+    Dense,
+    LayerNorm,
+    Module,
+    Normalize,
+    Pool,
+    Pooling,
+    Prompt,
+)
+from embedge_export.quantization.calibration import calibration_texts
+
+POOLING: dict[str, Pooling] = {  # sentence-transformers' names: ours
+    "mean": "mean",
+    "cls": "cls",
+    "max": "max",
+    "mean_sqrt_len_tokens": "mean_sqrt_len",
+    "weightedmean": "weighted_mean",
+    "lasttoken": "last",
+}
+ACTIVATIONS: dict[type, Activation] = {
+    torch.nn.Identity: "identity",
+    torch.nn.Tanh: "tanh",
+    torch.nn.ReLU: "relu",
+    torch.nn.GELU: "gelu",
+    torch.nn.Sigmoid: "sigmoid",
+    torch.nn.SiLU: "silu",
+}
+_UNLIMITED = 10**9  # tokenizers without a limit say 1e30
+
+
+def modules(model: SentenceTransformer) -> tuple[Module, ...]:
+    """The modules behind the transformer.
+
+    Raises:
+        ExportError: one of them, or something that it is told to do, is not supported.
+    """
+    transformer, *head = list(model)
+    if not isinstance(transformer, st.Transformer):
+        raise _unsupported(transformer)
+    return tuple(_module(module, transformer, model.prompts) for module in head)
+
+
+def _module(module: torch.nn.Module, transformer: Any, prompts: Mapping[str, str]) -> Module:
+    match module:
+        case st.Pooling():
+            modes = module.pooling_mode
+            modes = (modes,) if isinstance(modes, str) else tuple(modes)
+            kept = {} if module.include_prompt else prompts
+            texts = sorted({text for text in kept.values() if text})
+            left_out = tuple(_prompt(transformer, text) for text in texts)
+            return Pool(tuple(POOLING[mode] for mode in modes), left_out)
+        case st.Dense():
+            activation = ACTIVATIONS.get(type(module.activation_function))
+            if activation is None:
+                raise _unsupported(module.activation_function)
+            if module.module_input_name != module.module_output_name:
+                raise ExportError("source", "a Dense module beside the sentence vector")
+            bias = module.linear.bias
+            return Dense(
+                _array(module.linear.weight.T), None if bias is None else _array(bias), activation
+            )
+        case st.LayerNorm():
+            norm = module.norm
+            return LayerNorm(_array(norm.weight), _array(norm.bias), float(norm.eps))
+        case st.Normalize():
+            return Normalize()
+    raise _unsupported(module)
+
+
+def _unsupported(module: object) -> ExportError:
+    return ExportError(
+        "source",
+        f"the module {type(module).__name__} is not supported; supported are Transformer, Pooling, "
+        "Dense, LayerNorm and Normalize, with the activations "
+        + ", ".join(kind.__name__ for kind in ACTIVATIONS),
+    )
+
+
+def _prompt(transformer: Any, text: str) -> Prompt:
+    """A prompt by its tokens: those it always starts with, and how many are left out.
+
+    Left out are as many as sentence-transformers leaves out: the tokens of the prompt alone but for
+    a special token at its end. The last of them may become another token before a text.
+    """
+    tokenizer = transformer.tokenizer
+    following = ["", *string.printable, *calibration_texts()]  # what may stand behind a prompt
+    alone, *others = (
+        transformer.preprocess([text + more])["input_ids"][0].tolist() for more in following
+    )
+    count = len(alone) - (alone[-1] in tokenizer.all_special_ids)
+    start = _common_start([alone[:count], *others])
+    if set(start) <= set(tokenizer.all_special_ids):
+        raise ExportError(
+            "source",
+            f"the pooling leaves out the prompt {text!r}, but a text after it changes its very "
+            "first token, so that it cannot be told from other texts; give other prompts",
+        )
+    return Prompt(tuple(start), count)
+
+
+def _common_start(sequences: Sequence[Sequence[int]]) -> list[int]:
+    columns = takewhile(lambda column: len(set(column)) == 1, zip(*sequences, strict=False))
+    return [column[0] for column in columns]
+
+
+def set_pooling(model: SentenceTransformer, pooling: str) -> str:
+    """Use another pooling mode; returns the model's own, modes joined by "+"."""
+    names = {ours: theirs for theirs, ours in POOLING.items()}
+    if pooling not in names:
+        raise ExportError("source", f"unknown pooling {pooling!r}; known: {', '.join(names)}")
+    own = "none"
+    for module in model:
+        if isinstance(module, st.Pooling):
+            modes = module.pooling_mode
+            own = "+".join(POOLING[m] for m in ([modes] if isinstance(modes, str) else modes))
+            module.pooling_mode = names[pooling]  # type: ignore[assignment,unused-ignore]
+    return own
+
+
+def max_tokens(model: SentenceTransformer, asked: int | None) -> int:
+    """Longest input in tokens, special tokens included: as asked, or the model's own limit.
+
+    Raises:
+        ExportError: more is asked for than the model has positions, or nobody names a limit.
+    """
+    own = model.max_seq_length
+    limit = asked if asked is not None else own
+    positions = _positions(model[0].auto_model)
+    if asked is not None and positions is not None and asked > positions:
+        raise ExportError(
+            "source", f"max_tokens is {asked}, but the model has {positions} positions"
+        )
+    limits = [n for n in (limit, positions) if n is not None and n < _UNLIMITED]
+    if not limits:
+        raise ExportError(
+            "source",
+            "the model does not say how many tokens it takes; set max_tokens (--max-tokens)",
+        )
+    return int(min(limits))
+
+
+def _positions(transformer: Any) -> int | None:
+    """Tokens that the position table holds. RoBERTa and its kin keep its first rows for padding."""
+    found = getattr(transformer.config, "max_position_embeddings", None)
+    if not isinstance(found, int) or found <= 0:  # -1 or absent: no table
+        return None
+    for module in transformer.modules():
+        table, padding = (getattr(module, n, None) for n in ("position_embeddings", "padding_idx"))
+        if isinstance(table, torch.nn.Embedding) and isinstance(padding, int):
+            return table.num_embeddings - padding - 1
+    return found
+
+
+def tokenizer_json(transformer: Any) -> str:
+    """The text of tokenizer.json, without truncation and padding: those are the runtime's."""
+    tokenizer = getattr(transformer.tokenizer, "backend_tokenizer", None)
+    if tokenizer is None:
+        raise ExportError("source", "the model has no fast tokenizer (tokenizer.json)")
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return str(tokenizer.to_str())
+
+
+def matryoshka_dims(model: SentenceTransformer, configs: Mapping[str, Any]) -> tuple[int, ...]:
+    """Dims that the model was trained to be cut to, by its configuration; largest first."""
+    found = {model.truncate_dim}
+    for key in ("matryoshka_dims", "matryoshka_dimensions"):
+        found |= set(configs.get(key) or ())
+    return tuple(sorted((n for n in found if isinstance(n, int) and n > 0), reverse=True))
+
+
+def _array(tensor: torch.Tensor) -> NDArray[np.float32]:
+    return np.ascontiguousarray(tensor.detach().to(torch.float32).numpy())

@@ -1,0 +1,1 @@
+"""The command `embedge`, a module a command. Nothing else imports it."""

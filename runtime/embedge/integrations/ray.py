@@ -1,0 +1,149 @@
+"""The corpus job on a Ray cluster: Parquet to Parquet, one Encoder an actor.
+
+Needs the extra `embedge[ray]`, and the same model file at the same path on every machine (the
+default model is in the package). Ray starts an actor again when its process dies and repeats what
+was lost; vectors do not depend on their batch, so the result is that of a single process.
+"""
+
+import importlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from embedge.corpus import arrow
+from embedge.corpus.job import check_dtype, describe
+from embedge.encoder import Encoder
+from embedge.errors import CorpusError, OptionError
+from embedge.text.overflow import Overflow
+
+FACTS = "_embedge.json"  # readers of Parquet folders pass over names that begin with _
+
+_BATCH_TEXTS = 4096
+# Ray reads and writes with tasks of one CPU: with as many actors as CPUs, whole ones would leave
+# them none, and the job would wait for ever. `workers` is what limits the actors.
+_ACTOR_CPUS = 0.5
+
+
+class EmbedBatch:
+    """What an actor does: Arrow tables with a text column to tables of id and vector.
+
+    Also of use as it is, with `ray.data.Dataset.map_batches(..., batch_format="pyarrow")`.
+
+    Args:
+        fingerprint: the model that is expected; None takes any.
+        model, threads, dim: as for Encoder.
+        column, id: names of the columns of the text and the id; the id's is kept.
+        dtype, prompt, overflow: as for `embedge.corpus.job.embed_corpus`.
+
+    Raises:
+        CorpusError: the model file on this machine is another one.
+    """
+
+    def __init__(
+        self,
+        fingerprint: str | None = None,
+        *,
+        model: str | None = None,
+        threads: int | None = 1,
+        dim: int | None = None,
+        column: str = "text",
+        id: str = "id",
+        dtype: str = "float32",
+        prompt: str | None = None,
+        overflow: Overflow = "truncate",
+    ) -> None:
+        self._encoder = Encoder(model, threads=threads, dim=dim)
+        if fingerprint not in (None, self._encoder.fingerprint):
+            raise CorpusError(
+                f"the model on this machine has the fingerprint {self._encoder.fingerprint[:16]}"
+                f"..., but {str(fingerprint)[:16]}... was expected; put the same file everywhere"
+            )
+        self._layout = check_dtype(dtype, self._encoder)
+        self._column, self._id = column, id
+        self._prompt, self._overflow = prompt, overflow
+
+    def __call__(self, batch: Any) -> Any:
+        """Encode a batch, a pyarrow.Table.
+
+        Raises:
+            TextError: a text is null, or cannot be encoded.
+        """
+        texts = batch[self._column].to_pylist()
+        vectors = self._encoder.encode(texts, prompt=self._prompt, overflow=self._overflow)
+        column = arrow.vector_column(self._layout.store(vectors))
+        return batch.select([self._id]).append_column("vector", column)
+
+
+def embed_parquet(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    workers: int = 2,
+    model: str | None = None,
+    threads: int | None = 1,
+    dim: int | None = None,
+    column: str = "text",
+    id: str = "id",
+    dtype: str = "float32",
+    prompt: str | None = None,
+    overflow: Overflow = "truncate",
+) -> int:
+    """Encode Parquet into a folder of Parquet with the columns id and vector, in any order.
+
+    Runs on the cluster that this process is connected to, or on a local one, which sends no usage
+    statistics unless RAY_USAGE_STATS_ENABLED is 1. The facts (model, fingerprint, dtype, ...) are
+    in the folder's `_embedge.json`, which appears when all is there.
+
+    Args:
+        source: a Parquet file or a folder of them.
+        output: a folder that does not exist yet, or is empty.
+        workers: actors, each with an Encoder of its own.
+        model, threads, dim, column, id, dtype, prompt, overflow: as for EmbedBatch.
+
+    Returns:
+        How many rows were written.
+
+    Raises:
+        OptionError: ray is not installed, the folder is not empty, or an option does not fit.
+        Exception: what Ray raises where a worker fails for good; its text holds our error.
+    """
+    ray_data = _ray_data()
+    folder = Path(output)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise OptionError(f"{folder} is there already; give a folder that is new or empty")
+    encoder = Encoder(model, dim=dim)
+    check_dtype(dtype, encoder)
+    facts = describe(encoder, dtype, prompt, overflow)
+    rows = ray_data.read_parquet(os.fspath(source), columns=[id, column])
+    vectors = rows.map_batches(
+        EmbedBatch,
+        fn_constructor_args=[encoder.fingerprint],
+        fn_constructor_kwargs={
+            "model": model,
+            "threads": threads,
+            "dim": dim,
+            "column": column,
+            "id": id,
+            "dtype": dtype,
+            "prompt": prompt,
+            "overflow": overflow,
+        },
+        batch_format="pyarrow",
+        batch_size=_BATCH_TEXTS,
+        concurrency=workers,
+        num_cpus=_ACTOR_CPUS,
+    )
+    vectors.write_parquet(os.fspath(output))
+    count = int(ray_data.read_parquet(os.fspath(output), columns=["id"]).count())
+    (folder / FACTS).write_text(json.dumps({**facts, "rows": count}, indent=1) + "\n")
+    return count
+
+
+def _ray_data() -> Any:
+    # A cluster that Ray starts for us would report its use to Ray's makers; now only if asked to.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        return importlib.import_module("ray.data")
+    except ImportError:
+        raise OptionError("this needs an extra: python -m pip install 'embedge[ray]'") from None

@@ -1,0 +1,104 @@
+"""The model card of a file, as Markdown: made of nothing but what the file says of itself."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from embedge.modelfile.file import ModelFile
+from embedge.modelfile.settings import dumps
+
+# What some keys of a report mean; the others say it themselves.
+_FIGURES = {
+    "anisotropy": "mean cosine of unrelated texts",
+    "probes": "texts compared",
+    "spearman": "rank correlation with people's scores, x100",
+}
+_ALIKE = """\
+vectors = encoder.encode(["A man is eating food.", "Someone is having a meal."])
+print(encoder.similarity(vectors[0], vectors[1:]))
+"""
+_FOUND = """\
+query = encoder.encode_query("Who is eating?")
+documents = encoder.encode_document(["A man is eating food.", "It rains."])
+print(encoder.similarity(query, documents))
+"""
+# What Markdown, HTML or a table might take for its own; some only where it begins a link or stress.
+_MARKUP = re.compile(r"""[^\w "'()+,./:;=?%-]|:(?=/)|(?<=www)\.|(?<![^\W_])_|_(?![^\W_])""")
+
+
+def card(file: ModelFile) -> str:
+    """A page in Markdown: what the model is, how it is used, what its export measured.
+
+    The file's own words are shown as they are: none of them leaves its line or is read as markup,
+    save that some readers of Markdown make a link of an e-mail address.
+    """
+    settings, report = file.settings, file.report
+    facts = {
+        "dim": settings.dim,
+        "max_tokens": settings.max_tokens,
+        "pooling": settings.pooling,
+        "normalized": "to length 1" if settings.normalized else "no",
+        "quantization": settings.quantization,
+        "prompts": settings.prompts,
+        "default_prompt": settings.default_prompt,
+        "similarity": settings.similarity,
+        "matryoshka_dims": settings.matryoshka_dims,
+        **{f"source: {key}": value for key, value in settings.source.items()},
+        "licence": settings.licence,
+        "fingerprint": file.fingerprint,
+        "size": f"{file.size:,} bytes",
+    }
+    rows = {key: _plain(value) for key, value in facts.items()}
+    for key, own in _object(report, "overridden").items():
+        rows[key] = f"{rows.get(key, '-')} (overridden: the model itself says {_plain(own)})"
+    figures = {
+        _FIGURES.get(key, key): _plain(value)
+        for key, value in report.items()
+        if key not in ("overridden", "tools")
+    }
+    tools = _object(report, "tools")
+    figures["made_with"] = _plain(", ".join(f"{name} {tools[name]}" for name in tools))
+    return f"""\
+# {_plain(settings.name)}
+
+A sentence transformer in one ONNX file, run by embedge: texts of up to {settings.max_tokens} tokens
+become vectors of {settings.dim} components.
+
+{"".join(_table(rows))}
+```python
+from embedge import Encoder
+
+encoder = Encoder({file.path.name!a})
+{_FOUND if settings.prompts else _ALIKE}```
+
+What its export measured:
+
+{"".join(_table(figures))}"""
+
+
+def printable(value: Any) -> str:
+    """A value as text that cannot command a terminal: a newline or an escape is spelled out."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(value))
+
+
+def _table(rows: Mapping[str, str]) -> Iterator[str]:
+    """The lines of a table of names, still to be made plain, and values, which are."""
+    yield "| | |\n|---|---|\n"
+    for name, value in rows.items():
+        yield f"| {_plain(name.replace('_', ' '))} | {value} |\n"
+
+
+def _plain(value: Any) -> str:
+    """A value as one line of text in which nothing is markup."""
+    if isinstance(value, Mapping):
+        value = ", ".join(f"{key} {dumps(item)}" for key, item in value.items())
+    elif isinstance(value, (list, tuple)):
+        value = ", ".join(map(dumps, value))
+    shown = "-" if value in ("", None) else printable(value)
+    return _MARKUP.sub(lambda found: f"&#{ord(found[0])};", shown)
+
+
+def _object(report: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """A JSON object of the report, which may hold anything, or nothing at all."""
+    value = report.get(key)
+    return value if isinstance(value, Mapping) else {}

@@ -1,0 +1,104 @@
+"""Texts of more tokens than the model takes: cut and counted, refused, or split and averaged."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedge.errors import OptionError, TextError, TextTooLongError
+from embedge.similarity import Vectors, unit
+from embedge.text.tokenizer import TextTokenizer
+
+Overflow = Literal["truncate", "error", "mean"]
+
+
+class TruncationWarning(UserWarning):
+    """A text was longer than the model takes, and its end was cut off."""
+
+
+def check_overflow(overflow: str) -> None:
+    """Raise OptionError where ``overflow`` is not one of the three."""
+    if overflow not in get_args(Overflow):
+        raise OptionError(
+            f"overflow should be one of {', '.join(map(repr, get_args(Overflow)))}, "
+            f"but is {overflow!r}"
+        )
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """What the model is given for some texts: one sequence of token ids a text, or several.
+
+    Attributes:
+        ids: token ids with special tokens, each at most the model's ``max_tokens`` long.
+        first: whether a sequence is the first of its text, shape (sequences,).
+        cut: how many texts lost their end.
+    """
+
+    ids: list[list[int]]
+    first: NDArray[np.bool_]
+    cut: int
+
+
+def sequences(
+    tokenizer: TextTokenizer, texts: Sequence[str], start: int, overflow: Overflow
+) -> Sequences:
+    """Token id sequences that fit the model; ``start`` is the position of the first text.
+
+    Raises:
+        TextTooLongError: a text does not fit, under "error".
+        TextError: a text has no tokens at all, or is not valid Unicode.
+    """
+    found: list[list[int]] = []
+    first: list[bool] = []
+    cut = 0
+    for index, ids in enumerate(tokenizer.ids(texts, start, tokenizer.capacity)):
+        position, runs = start + index, [ids]
+        if len(ids) > tokenizer.capacity:
+            if overflow == "error":
+                (tokens,) = tokenizer.count([texts[index]], position)
+                raise TextTooLongError(
+                    f"text {position} has {tokens} tokens, but the model takes "
+                    f"{tokenizer.max_tokens}; shorten it, or use overflow='truncate' or 'mean'",
+                    position,
+                )
+            if overflow == "mean":
+                runs = tokenizer.windows(texts[index], position)
+            else:
+                cut += 1
+        found += map(tokenizer.wrap, runs)
+        first += [True] + [False] * (len(runs) - 1)
+        if not found[-1]:
+            raise TextError(
+                f"text {position} has no tokens for this model, which knows no special "
+                "tokens either; leave it out",
+                position,
+            )
+    return Sequences(found, np.array(first, np.bool_), cut)
+
+
+def mean_of_windows(
+    vectors: Vectors, weights: NDArray[np.int64], first: NDArray[np.bool_], normalize: bool
+) -> Vectors:
+    """The weighted mean of each text's windows.
+
+    Args:
+        vectors: float32 (windows, dim), the windows of a text side by side.
+        weights: tokens of each window, special tokens not included, shape (windows,).
+        first: whether a window is the first of its text, shape (windows,).
+        normalize: scale the means to length 1.
+
+    Returns:
+        float32 (texts, dim); the vector of a text of one window is that window's, to the last bit.
+    """
+    starts = np.flatnonzero(first)  # (texts,)
+    alone = np.diff(starts, append=len(first)) == 1
+    scale = np.maximum(weights, 1).astype(np.float64)
+    sums = np.add.reduceat(vectors * scale[:, None], starts, axis=0)  # (texts, dim) float64
+    means = (sums / np.add.reduceat(scale, starts)[:, None]).astype(np.float32)
+    if normalize:
+        means = unit(means)
+    means[alone] = vectors[starts[alone]]
+    return means

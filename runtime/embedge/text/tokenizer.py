@@ -1,0 +1,162 @@
+"""Texts to token ids, with truncation that is counted instead of silent.
+
+Special tokens are put around the ids here rather than by the tokenizers library, so that a long
+text can be tokenized in pieces of bounded size and cut or split without losing them.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
+
+from tokenizers import Encoding, Tokenizer
+
+from embedge.errors import ModelError, TextError
+from embedge.text.limits import check_bounds
+
+# A text of more characters is tokenized in pieces that end before white space: tokenizers needs
+# some 100 bytes of memory per character. Tokenizers that split at white space give the same ids.
+_PIECE_CHARACTERS = 2**16
+
+
+class TextTokenizer:
+    """The tokenizer of a model file.
+
+    Attributes:
+        max_tokens: longest sequence the model takes, special tokens included.
+        capacity: how many tokens of a text fit, special tokens not included.
+    """
+
+    def __init__(self, tokenizer_json: str, max_tokens: int) -> None:
+        """Raises ModelError where ``tokenizer_json`` is not a tokenizer."""
+        with _model_error("cannot be used"):
+            self._tokenizer = Tokenizer.from_str(tokenizer_json)
+            check_bounds(self._tokenizer)
+            self._tokenizer.no_truncation()
+            self._tokenizer.no_padding()
+            self._prefix, self._suffix = self._special_tokens()
+        self.max_tokens = max_tokens
+        self.capacity = max_tokens - len(self._prefix) - len(self._suffix)
+        if self.capacity < 1:
+            raise ModelError(f"max_tokens is {max_tokens}, which leaves no room for a text")
+
+    def _special_tokens(self) -> tuple[list[int], list[int]]:
+        """The special tokens before and after every text."""
+        encoding = self._tokenizer.encode("a")
+        special = encoding.special_tokens_mask
+        if 0 not in special:
+            return encoding.ids, []
+        first = special.index(0)
+        last = len(special) - special[::-1].index(0)
+        return encoding.ids[:first], encoding.ids[last:]
+
+    def count(self, texts: Sequence[str], start: int = 0) -> list[int]:
+        """Tokens of each text, special tokens included, before any truncation; raises as `ids`."""
+        special = self.max_tokens - self.capacity
+        return [special + len(ids) for ids in self.ids(texts, start)]
+
+    def ids(
+        self, texts: Sequence[str], start: int = 0, limit: int | None = None
+    ) -> list[list[int]]:
+        """Token ids of each text, without special tokens.
+
+        With ``limit``, a text of more tokens may be read only until that is certain: the ids
+        returned for it are then more than ``limit``, but not necessarily all.
+
+        Raises:
+            TextError: a text holds a surrogate that UTF-8 cannot express; says which, counting
+                from ``start``.
+        """
+        short = [text if len(text) <= _PIECE_CHARACTERS else "" for text in texts]
+        found = [encoding.ids for encoding in self._encode(short, texts, start)]
+        for index, text in enumerate(texts):
+            if len(text) > _PIECE_CHARACTERS:
+                found[index] = ids = []
+                for piece in _pieces(text):
+                    ids += self._encode([piece], [text], start + index)[0].ids
+                    if limit is not None and len(ids) > limit:
+                        break
+        return found
+
+    def windows(self, text: str, position: int = 0) -> list[list[int]]:
+        """Split a text into consecutive runs of at most ``capacity`` token ids.
+
+        A run ends at a word's end, unless a single word is longer than a run. Raises as `ids`.
+        """
+        ids: list[int] = []
+        starts: list[int] = []  # positions in ids at which a word starts
+        for piece in _pieces(text):
+            (encoding,) = self._encode([piece], [text], position, words=True)
+            words = encoding.word_ids
+            starts += [
+                len(ids) + i for i, word in enumerate(words) if i == 0 or word != words[i - 1]
+            ]
+            ids += encoding.ids
+        runs, begin, boundary = [], 0, 0
+        for end in chain(starts[1:], [len(ids)]):
+            while end - begin > self.capacity:
+                cut = boundary if boundary > begin else begin + self.capacity
+                runs.append(ids[begin:cut])
+                begin = cut
+            boundary = end
+        return [*runs, ids[begin:]]
+
+    def wrap(self, ids: Sequence[int]) -> list[int]:
+        """Put the special tokens around at most ``capacity`` ids."""
+        return [*self._prefix, *ids[: self.capacity], *self._suffix]
+
+    def _encode(
+        self, batch: list[str], texts: Sequence[str], start: int, words: bool = False
+    ) -> list[Encoding]:
+        """Encode ``batch``, made of the ``texts`` from position ``start`` that an error names."""
+        if not all(map(_is_unicode, batch)):  # tokenizers may put U+FFFD in its place, unasked
+            for position, text in enumerate(texts, start):
+                _check_unicode(text, position)
+        tokenizer = self._tokenizer
+        encode = tokenizer.encode_batch if words else tokenizer.encode_batch_fast
+        with _model_error("failed on a text"):
+            return list(encode(batch, add_special_tokens=False))
+
+
+@contextmanager
+def _model_error(what: str) -> Iterator[None]:
+    """Turn whatever the tokenizers library raises into ModelError.
+
+    It raises bare Exception, and where its Rust code panics a BaseException that has no name here.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:
+        raise ModelError(f"the tokenizer in the file {what} ({error}); export it again") from error
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.isascii() or text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _check_unicode(text: str, position: int) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise TextError(
+            f"text {position} holds a lone surrogate (U+{ord(text[error.start]):04X}) at character "
+            f"{error.start}, which is not valid Unicode; read the text with errors='replace'",
+            position,
+        ) from None
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """Cut before white space into pieces of at most _PIECE_CHARACTERS characters."""
+    start = 0
+    while len(text) - start > _PIECE_CHARACTERS:
+        end = start + _PIECE_CHARACTERS
+        cut = max(text.rfind(" ", start + 1, end), text.rfind("\n", start + 1, end))
+        cut = cut if cut > 0 else end
+        yield text[start:cut]
+        start = cut
+    yield text[start:]

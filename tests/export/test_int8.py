@@ -1,0 +1,276 @@
+"""int8: which products cannot saturate, what stays the same, and how close it comes."""
+
+import numpy as np
+import onnx
+import pytest
+from tests.export import traced
+
+from embedge.errors import ExportError
+from embedge_export.graph.ir import Graph
+from embedge_export.quantization import int8 as quantize
+from embedge_export.quantization.calibration import calibration_texts, samples
+from embedge_export.quantization.int8 import find_sites, quantize_int8, store_compactly
+from embedge_export.quantization.rounding import (
+    choose_range,
+    choose_steps,
+    pair_safe,
+    round_adaptively,
+    smoothing,
+    to_half,
+    to_levels,
+)
+
+PADDED = [traced.feeds(4, 20, "right", seed=1)]
+
+
+def weights(model):
+    """The int8 weights (K, N) of all products."""
+    products = [node for node in model.graph.node if node.op_type == "MatMulIntegerToFloat"]
+    return [traced.weight_of(model, node.input[1]) for node in products]
+
+
+def pair_sums(levels):
+    """Largest sum of one sign in a pair of neighbouring rows."""
+    pairs = np.asarray(levels, np.int64)[: len(levels) // 2 * 2].reshape(-1, 2, levels.shape[1])
+    return max(np.maximum(pairs, 0).sum(1).max(), np.maximum(-pairs, 0).sum(1).max())
+
+
+def test_pair_safe_by_hand():
+    levels = np.array([[127, -127, 127, 100, 64.0], [127, -127, -127, 29, 64.0], [300, 0, 0, 0, 0]])
+    expected = [[64, -64, 127, 100, 64], [64, -64, -127, 28, 64], [127, 0, 0, 0, 0]]
+    assert pair_safe(levels).tolist() == expected
+
+
+@pytest.mark.parametrize("rows", [16, 33])
+def test_rounded_weights_are_pair_safe(rows):
+    rng = np.random.default_rng(rows)
+    weight = rng.standard_t(2, (rows, 24)).astype(np.float32)
+    moments = np.cov(rng.standard_normal((rows, 200)))
+    steps = choose_steps(weight, np.diag(moments))
+    q = round_adaptively(weight, steps, moments)
+    assert q.dtype == np.int8
+    assert pair_sums(q) <= 128
+    assert np.abs(q.astype(int)).max() <= 127
+    assert np.abs(q.astype(int)).max() > 100
+
+
+def test_adaptive_rounding_beats_the_nearest():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((500, 8)) @ rng.standard_normal((8, 64)) + rng.normal(0, 0.1, (500, 64))
+    weight = rng.standard_normal((64, 16)).astype(np.float32)
+    moments = x.T @ x / len(x)
+    steps = choose_steps(weight, np.diag(moments))
+    nearest = pair_safe(np.rint(weight / steps))
+    adaptive = round_adaptively(weight, steps, moments)
+    error = [((x @ (q * steps - weight)) ** 2).sum() for q in (nearest, adaptive)]
+    assert error[1] < 0.5 * error[0]
+
+
+def test_a_column_of_zeros_stays_zero():
+    weight = np.zeros((8, 3), np.float32)
+    steps = choose_steps(weight, np.ones(8))
+    assert np.isfinite(steps).all()
+    assert not round_adaptively(weight, steps, np.eye(8)).any()
+
+
+def test_moments_that_rounding_errors_made_indefinite_are_damped_more():
+    weight = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
+    moments = np.ones((8, 8)) - 0.05 * np.eye(8)  # an eigenvalue is -0.05; their mean is 0.95
+    q = round_adaptively(weight, np.full(3, 0.02, np.float32), moments)
+    assert np.abs(q * 0.02 - weight).mean() < 0.5
+    with pytest.raises(ExportError, match="an activation is not finite"):
+        round_adaptively(weight, np.full(3, 0.02, np.float32), np.full((8, 8), np.nan))
+
+
+def test_choose_range_by_hand():
+    rows = np.array([[-1.0, 0.0], [0.5, 1.55]], np.float32)
+    scale, zero = choose_range(rows)
+    assert scale == pytest.approx(0.01)
+    assert zero == 100
+    assert to_levels(rows, scale, zero) == pytest.approx(rows, abs=1e-6)
+
+
+def test_smoothing_by_hand():
+    rows, weight = np.array([[4.0, -1.0]], np.float32), np.ones((2, 3), np.float32)
+    assert smoothing(rows, weight, 0.5) == pytest.approx([0.5**0.5, 2**0.5], rel=2**-11)
+    assert smoothing(rows, weight, 0.0) == pytest.approx([1, 1])
+
+
+def test_to_half_by_hand():
+    """float16 has 11 bits: 2049 is between two of its numbers, and 1e-6 is below its full range."""
+    values = np.array([1.0, 2049.0, 1e-6, 1e6, 0.0], np.float32)
+    assert to_half(values).tolist() == np.float32([1, 2048, 1e-6, 1e6, 0]).tolist()
+    small = float(np.float16(1e-6))
+    assert to_half(values, smallest=0.0).tolist() == np.float32([1, 2048, small, 1e6, 0]).tolist()
+
+
+def test_constants_that_half_holds_are_stored_so(plain):
+    wide = np.array([1.0] * 40, np.float32)
+    exact = Graph(plain)
+    name, other = exact.add_constant(wide, "wide"), exact.add_constant(wide * 0.1, "other")
+    store_compactly(exact)
+    assert exact.maker(name, "Cast") is not None
+    assert exact.constant(f"{name}_half").dtype == np.float16
+    assert exact.constant(other).dtype == np.float32
+
+
+def test_every_linear_layer_and_table_is_int8(plain, int8):
+    counts = traced.operators(int8)
+    assert counts["MatMulIntegerToFloat"] == 12
+    assert counts["QuantizeLinear"] == 8  # query, key and value share one
+    assert counts["MatMul"] == 1  # the pooling
+    sizes = {tuple(w.dims): w.data_type for w in int8.graph.initializer if len(w.dims) == 2}
+    assert sizes[300, 48] == sizes[128, 48] == 3  # TensorProto.INT8
+    assert len(int8.SerializeToString()) < 0.4 * len(plain.SerializeToString())
+
+
+def test_int8_is_close(plain, int8):
+    for feed in [*traced.FEEDS, *PADDED, traced.feeds(4, 20, "left", seed=2)]:
+        one, other = traced.compute(plain, feed), traced.compute(int8, feed)
+        assert (one * other).sum(1).min() > 0.995
+
+
+def test_the_factor_of_an_attention_is_in_its_values(int8):
+    def scaled(model):
+        """How many attentions are multiplied by something."""
+        outputs = {node.output[0] for node in model.graph.node if node.op_type == "If"}
+        return sum(node.op_type == "Mul" and node.input[0] in outputs for node in model.graph.node)
+
+    assert scaled(int8) == 0
+
+
+@pytest.mark.parametrize(
+    ("places", "shape", "folded"),
+    [
+        ((0, 1, 2), (48,), True),
+        ((0, 1, 2), (1,), True),
+        ((0, 1, 2), (1, 1, 48), False),
+        ((0, 2, 2), (48,), False),  # the values are the keys as well
+        ((2, 1, 2), (48,), False),
+    ],
+)
+def test_folding_a_factor_keeps_the_function(places, shape, folded):
+    rng = np.random.default_rng(0)
+    t = traced.Trace()
+    levels = t.op("QuantizeLinear", t.embeddings(), "step", "zero")
+    weight = rng.integers(-60, 60, (3, 48, 48)).astype(np.int8)
+    factor = (rng.random(shape) + 0.5).astype(np.float32)
+    constants = {"step": np.float32(0.03), "zero": np.uint8(128), "factor": factor}
+    values = []
+    for index in range(3):
+        names = [f"{name}{index}" for name in ("weight", "steps", "bias")]
+        numbers = rng.random((2, 48)).astype(np.float32) / [[99], [1]]
+        given = (weight[index], *numbers.astype(np.float32))
+        constants |= dict(zip(names, given, strict=True))
+        inputs = [levels, names[0], "step", names[1], "zero", "", names[2]]
+        values.append(t.op("MatMulIntegerToFloat", *inputs, domain="com.microsoft"))
+    mixed = t.op(
+        "MultiHeadAttention",
+        *(values[place] for place in places),
+        domain="com.microsoft",
+        num_heads=4,
+        scale=0.3,
+    )
+    model = t.model(t.op("Mul", mixed, "factor"), opset=20)
+    model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    for name, value in constants.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(value), name))
+    work = Graph(model)
+    quantize.fold_smoothing(work)
+    result = work.finish()
+    assert traced.operators(result)["Mul"] == traced.operators(model)["Mul"] - folded
+    for feed in traced.FEEDS:
+        one, other = traced.compute(model, feed), traced.compute(result, feed)
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
+
+
+def test_no_weight_of_a_model_can_saturate(int8):
+    assert max(pair_sums(q) for q in weights(int8)) <= 128
+
+
+def test_exact_with_and_without_the_option_against_saturation(int8):
+    careful = traced.session(int8, session_x64quantprecision="1")
+    for feed in traced.FEEDS:
+        assert np.array_equal(traced.compute(int8, feed), careful.run(None, feed)[0])
+
+
+def test_vectors_do_not_depend_on_the_batch_or_the_threads(int8):
+    traced.assert_invariant(int8)
+
+
+@pytest.mark.parametrize("cpus", [1, 2, 7])
+def test_the_same_bytes_every_time_on_any_number_of_cpus(plain, int8, cpus, monkeypatch):
+    monkeypatch.setattr("embedge_export.quantization.parallel.available_cpus", lambda: cpus)
+    monkeypatch.setattr(
+        "embedge_export.quantization.calibration.BYTES", 1 << 24
+    )  # samples in several groups
+    before = plain.SerializeToString()
+    assert quantize_int8(plain, traced.FEEDS).SerializeToString() == int8.SerializeToString()
+    assert plain.SerializeToString() == before
+
+
+def test_progress_counts_the_activations(plain, terminal, monkeypatch):
+    monkeypatch.setattr("sys.stderr", terminal)
+    quantize_int8(plain, traced.FEEDS)
+    assert terminal.getvalue() == ""
+    quantize_int8(plain, traced.FEEDS, progress=True)
+    sites = len(find_sites(Graph(plain)))
+    assert f" {sites}/{sites} activations, " in terminal.getvalue().splitlines()[-1]
+
+
+def test_a_graph_without_linear_layers_comes_through():
+    t = traced.Trace()
+    model = t.model(t.op("Tanh", t.op("Abs", t.embeddings())))
+    result = quantize_int8(model, traced.FEEDS)
+    assert traced.operators(result)["QuantizeLinear"] == 0
+    for feed in traced.FEEDS:
+        one, other = traced.compute(model, feed), traced.compute(result, feed)
+        assert (one * other).sum(1).min() > 0.999
+
+
+def test_an_unsimplified_graph_is_quantized_too():
+    model = traced.encoder(layers=1)
+    result = quantize_int8(model, traced.FEEDS)
+    assert traced.operators(result)["MatMulIntegerToFloat"] > 0
+    for feed in [*traced.FEEDS, *PADDED]:
+        one, other = traced.compute(model, feed), traced.compute(result, feed)
+        assert (one * other).sum(1).min() > 0.995
+
+
+def test_a_linear_layer_without_bias_and_a_small_one():
+    t = traced.Trace()
+    x = t.op("MatMul", t.embeddings(), t.weight(48, 64))
+    x = t.op("MatMul", t.op("MatMul", x, t.weight(64, 4)), t.weight(4, 48))
+    model = t.model(x)
+    assert len(find_sites(Graph(model))) == 1
+    result = quantize_int8(model, traced.FEEDS)
+    assert traced.operators(result)["MatMulIntegerToFloat"] == 1
+    one, other = traced.compute(model, traced.FEEDS[0]), traced.compute(result, traced.FEEDS[0])
+    assert (one * other).sum(1).min() > 0.99
+
+
+def test_samples_leave_padding_out(plain, monkeypatch):
+    work = Graph(plain)
+    name = next(iter(find_sites(work)))
+    [(_, rows)] = samples(work, {name: 48}, PADDED)
+    assert rows.shape == (int(PADDED[0]["attention_mask"].sum()), 48)
+    monkeypatch.setattr("embedge_export.quantization.calibration.ROWS", 30)
+    [(_, fewer)] = samples(work, {name: 48}, PADDED)
+    assert 30 <= len(fewer) < len(rows)
+
+
+def test_table_centre_is_used_where_a_few_columns_are_large():
+    rng = np.random.default_rng(0)
+    table = rng.normal(0, 0.1, (200, 48)).astype(np.float32)
+    assert quantize._row_error(table - np.median(table, 0)) > 0.5 * quantize._row_error(table)
+    table[:, 3] += 5
+    assert quantize._row_error(table - np.median(table, 0)) < 0.5 * quantize._row_error(table)
+
+
+def test_calibration_texts():
+    texts = calibration_texts()
+    assert len(texts) >= 200
+    assert len(set(texts)) == len(texts)
+    assert max(map(len, texts)) > 800
+    assert any(text.isupper() for text in texts)
+    assert {"0", "я", "天", "ا", "न", "😂"} <= set("".join(texts))

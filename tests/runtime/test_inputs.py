@@ -1,0 +1,85 @@
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import embedge.text.inputs
+from embedge.errors import TextError
+from embedge.text.inputs import iterate, windows
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["a", "b"],
+        ("a", "b"),
+        iter(["a", "b"]),
+        (text for text in "ab"),
+        np.array(["a", "b"]),
+        np.array(["a", "b"], dtype=object),
+        pd.Series(["a", "b"], index=[7, 9]),
+        {"a": 1, "b": 2},
+    ],
+    ids=lambda texts: type(texts).__name__,
+)
+def test_any_container_of_str(texts: Any) -> None:
+    assert list(windows(iterate(texts), "")) == [(0, ["a", "b"])]
+
+
+@pytest.mark.parametrize("texts", [b"ab", bytearray(b"ab"), None, 3, 1.5, object()])
+def test_what_is_no_container_of_str(texts: Any) -> None:
+    message = f"texts are of type {type(texts).__name__}, but should be a str or an iterable of str"
+    with pytest.raises(TextError, match=message):
+        iterate(texts)
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        (None, "text 2 is of type NoneType, but should be str$"),
+        (5, "text 2 is of type int, but should be str$"),
+        (float("nan"), "text 2 is of type float, but should be str$"),
+        (["a"], "text 2 is of type list, but should be str$"),
+        (b"a", "text 2 is of type bytes, but should be str; decode it first"),
+    ],
+)
+def test_an_item_that_is_no_str_is_named(item: Any, message: str) -> None:
+    with pytest.raises(TextError, match=message) as caught:
+        list(windows(["a", "b", item], "a prompt "))
+    assert caught.value.position == 2
+
+
+def test_no_texts_make_no_window() -> None:
+    assert list(windows([], "prompt ")) == []
+
+
+def test_a_prompt_is_put_in_front_of_each() -> None:
+    assert list(windows(["a", ""], "q: ")) == [(0, ["q: a", "q: "])]
+
+
+def test_windows_are_bounded_in_texts_and_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedge.text.inputs, "_WINDOW_TEXTS", 3)
+    monkeypatch.setattr(embedge.text.inputs, "_WINDOW_CHARACTERS", 10)
+    texts = ["a", "b", "c", "d", "e" * 11, "f", "g" * 5, "h" * 6, "i"]
+    assert list(windows(texts, "")) == [
+        (0, ["a", "b", "c"]),
+        (3, ["d", "e" * 11]),
+        (5, ["f", "g" * 5, "h" * 6]),
+        (8, ["i"]),
+    ]
+
+
+def test_only_one_window_is_read_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedge.text.inputs, "_WINDOW_TEXTS", 3)
+    read = 0
+
+    def endless() -> Iterator[str]:
+        nonlocal read
+        while True:
+            read += 1
+            yield "a"
+
+    first = windows(endless(), "")
+    assert [next(first)[0], read, next(first)[0], read] == [0, 3, 3, 6]

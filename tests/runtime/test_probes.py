@@ -1,0 +1,67 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from embedge import Encoder, ModelError
+from embedge.modelfile.file import Probe, read
+from embedge.ort.probes import Verdict, verify
+
+from . import tiny
+
+
+def verdict_of(folder: Path, *probes: Probe) -> Verdict:
+    path = tiny.write(folder / "x.onnx", tiny.model(probes=probes))
+    return verify(read(path), Encoder(path))
+
+
+def vector(*values: float) -> NDArray[np.float32]:
+    return np.array(values, np.float32)
+
+
+def test_a_file_that_gives_its_own_vectors_holds(tmp_path: Path) -> None:
+    """By hand: (0.6, 0.8) with itself is 1; with the source's (0.8, 0.6) it is 0.96."""
+    verdict = verdict_of(tmp_path, Probe("a b", vector(0.8, 0.6), tiny.A_B))
+    assert verdict.holds
+    (probe,) = verdict.probes
+    assert probe.text == "a b"
+    assert probe.output == pytest.approx(1, abs=1e-6)
+    assert probe.reference == pytest.approx(0.96, abs=1e-6)
+    assert json.loads(json.dumps(verdict.describe()))["holds"] is True
+
+
+@pytest.mark.parametrize(
+    "output", [vector(0.8, 0.6), vector(-0.6, -0.8), vector(0, 0), vector(np.nan, 1)]
+)
+def test_one_wrong_vector_is_enough(tmp_path: Path, output: NDArray[np.float32]) -> None:
+    right = Probe("a", vector(1, 0), vector(1, 0))
+    verdict = verdict_of(tmp_path, right, Probe("a b", tiny.A_B, output))
+    assert not verdict.holds
+    assert verdict.probes[0].output == pytest.approx(1)
+
+
+def test_lengths_do_not_matter_to_a_cosine(tmp_path: Path) -> None:
+    assert verdict_of(tmp_path, Probe("a b", tiny.A_B, tiny.A_B * 1000)).holds
+
+
+def test_a_file_without_probes_cannot_be_verified(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="the file has no probes to verify; export it again"):
+        verdict_of(tmp_path)
+
+
+def test_probes_are_encoded_as_texts_are_with_the_default_prompt(tmp_path: Path) -> None:
+    """The default prompt is "b ": "b a b" sums to (3, 8), and (0.6, 0.8) @ (3, 8) is 8.2."""
+    settings = replace(tiny.SETTINGS, default_prompt="passage")
+    path = tiny.write(tmp_path / "x.onnx", tiny.model(settings=settings))
+    (probe,) = verify(read(path), Encoder(path)).probes
+    assert probe.output == pytest.approx(8.2 / 73**0.5, abs=1e-6)
+
+
+def test_the_default_model_holds_on_this_machine(default: Encoder) -> None:
+    verdict = verify(read(default.info["path"]), default)
+    assert verdict.holds
+    assert len(verdict.probes) >= 3
+    assert np.mean([probe.reference for probe in verdict.probes]) > 0.99
