@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-PROJECT = Path(__file__).resolve().parent.parent
-_WORKER = PROJECT / "scripts" / "_portability_worker.py"
+PROJECT = Path(__file__).resolve().parents[2]
+_WORKER = Path(__file__).with_name("worker.py")
 _QEMU = {"aarch64": "qemu-aarch64-static", "x86_64": "qemu-x86_64-static"}
 DEPENDENCIES = ("numpy", "onnxruntime", "tokenizers")
 # Newest first, as pip wants them.

@@ -21,7 +21,7 @@ from queue import Empty, Queue
 from threading import Thread
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
 from embedge.errors import ModelError  # noqa: E402
@@ -299,7 +299,7 @@ class Judge:
 
     def _start(self) -> None:
         self._worker = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("_fuzzing_worker.py"))],
+            [sys.executable, str(Path(__file__).with_name("worker.py"))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )

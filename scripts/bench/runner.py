@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench_peers.environments import CACHE, python, quiet_environ, say
-from bench_peers.peers import BY_NAME, Peer
+from environments import CACHE, python, quiet_environ, say
+from peers import BY_NAME, Peer
 
 WORKLOADS = ("short", "mixed", "docs")
 _WORKER = Path(__file__).parent / "worker.py"

@@ -1,6 +1,6 @@
 """What check_portability runs on every CPU: encode the same texts, save the vectors.
 
-Usage: python _portability_worker.py MODEL OUT.npz [reference]
+Usage: python worker.py MODEL OUT.npz [reference]
 
 `alone` and `batch` come from the runtime as its users get it. The reference machine adds what need
 not be repeated on slow emulators: `plain` and `precise` from bare sessions without and with

@@ -10,7 +10,7 @@ import venv
 from pathlib import Path
 from typing import Any
 
-from bench_peers.peers import ENVIRONMENTS, WEIGHTS, Peer
+from peers import ENVIRONMENTS, WEIGHTS, Peer
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".bench"

@@ -18,8 +18,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench_peers import machine, report
-from bench_peers.environments import (
+import machine
+import report
+from environments import (
     CACHE,
     MODEL,
     ROOT,
@@ -30,8 +31,8 @@ from bench_peers.environments import (
     say,
     size_mb,
 )
-from bench_peers.peers import BY_NAME, PEERS, Peer
-from bench_peers.runner import FULL, QUICK, JobError, Plan, Runner, measure, scale
+from peers import BY_NAME, PEERS, Peer
+from runner import FULL, QUICK, JobError, Plan, Runner, measure, scale
 
 THREADS = 2
 

@@ -44,7 +44,7 @@ def main() -> int:
 
         with atheris.instrument_imports(include=["embedge"]):
             import embedge.modelfile.file  # noqa: F401
-    from _fuzzing import BrokenError, Judge, mutate, seeds
+    from fuzzing import BrokenError, Judge, mutate, seeds
 
     from embedge.modelfile.default import default_model
 

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from _portability import CPUS, DEPENDENCIES, PROJECT, Emulators
+from emulators import CPUS, DEPENDENCIES, PROJECT, Emulators
 from numpy.typing import NDArray
 
 Vectors = NDArray[np.float32]

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from statistics import median, quantiles
 from typing import Any
 
-from bench_peers.runner import WORKLOADS
+from runner import WORKLOADS
 
 OURS = "embedge"
 # A mean cosine to fp32 below this is another model, or a broken one: its speed is withheld.
