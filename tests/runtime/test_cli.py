@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from embedge import Encoder, __version__
+from embedge.cli.commands import COMMANDS
 from embedge.cli.main import main
 from embedge.modelfile.file import Probe
 
@@ -77,13 +78,15 @@ def test_embed_output_writes_a_npy_file(
     tiny_file: Path, capsys: Capture, tmp_path: Path, encoder: Encoder
 ) -> None:
     path = tmp_path / "vectors.npy"
-    assert main(["embed", "--model", str(tiny_file), "--output", str(path), "a b", "b"]) == 0
+    (tmp_path / "texts.txt").write_text("a b\nb")
+    arguments = ["-m", str(tiny_file), "-o", str(path), str(tmp_path / "texts.txt")]
+    assert main(["embed", *arguments]) == 0
     assert capsys.readouterr() == ("", "")
     found = np.load(path)
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, encoder.encode(["a b", "b"]))
     names = sorted(item.name for item in tmp_path.iterdir())
-    assert names == ["vectors.npy", "vectors.npy.json"]
+    assert names == ["texts.txt", "vectors.npy", "vectors.npy.json"]
 
 
 def test_embed_takes_the_encoders_options(tiny_file: Path, capsys: Capture) -> None:
@@ -96,7 +99,7 @@ def test_truncation_is_counted_at_the_end_on_standard_error(python: Run, tiny_fi
     text = "a b " * 9
     result = python("-m", "embedge", "embed", "--model", str(tiny_file), text, "a", text)
     assert result.returncode == 0
-    assert result.stderr == "embedge: 2 texts were cut to 8 tokens\n"
+    assert result.stderr == "embedge: 2 texts were truncated to 8 tokens\n"
     assert len(result.stdout.splitlines()) == 3
 
 
@@ -174,10 +177,11 @@ BAD: list[tuple[list[str], str]] = [
     (["embed", "--model", TINY, "--providers", "tpu", "a"], "there is no provider 'tpu' here"),
     (["embed", "--model", TINY, "--overflow", "error", "a b " * 9], "text 0 has 20 tokens"),
     (["embed", "--model", TINY, "a", "\udcff"], "text 1 holds a lone surrogate"),
-    (["embed", "--model", TINY, "--output", "no/x.npy", "a"], "--output no/x.npy cannot be writ"),
-    (["embed", "--model", TINY, "--output", f"{__file__}/x.npy", "a"], "cannot be written"),
-    (["embed", "--model", TINY, "--output", ".", "a"], "--output . cannot be written"),
-    (["embed", "--model", TINY, "--output", "/", "a"], "--output / cannot be written"),
+    (["embed", "--model", TINY, "--output", "no/x.npy"], "--output no/x.npy cannot be writ"),
+    (["embed", "--model", TINY, "--output", f"{__file__}/x.npy"], "cannot be written"),
+    (["embed", "--model", TINY, "--output", "."], "--output . cannot be written"),
+    (["embed", "--model", TINY, "--output", "x.npy", "a b"], "no such file or folder: a b"),
+    (["embed", "--model", TINY, "--output", "/"], "--output / cannot be written"),
 ]
 
 
@@ -211,8 +215,8 @@ def test_standard_input_that_is_not_utf8_names_the_line(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "required: COMMAND"),
-        (["sing"], "invalid choice: 'sing'"),
+        (["sing"], "there is no command 'sing'"),
+        (["embed", "--over", "mean", "a"], "unrecognized arguments: --over"),
         (["embed", "--overflow", "explode", "a"], "invalid choice: 'explode'"),
         (["embed", "--dim", "many"], "invalid int value: 'many'"),
     ],
@@ -228,7 +232,7 @@ def test_arguments_that_make_no_sense_are_named(
     assert message in err.splitlines()[-1]
 
 
-@pytest.mark.parametrize("command", ["embed", "info", "verify", "export"])
+@pytest.mark.parametrize("command", [command.name for command in COMMANDS])
 def test_every_command_has_help_with_an_example(capsys: Capture, command: str) -> None:
     with pytest.raises(SystemExit) as left:
         main([command, "--help"])
@@ -237,9 +241,18 @@ def test_every_command_has_help_with_an_example(capsys: Capture, command: str) -
     assert f"examples:\n  embedge {command}" in help_text
 
 
-def test_the_version(capsys: Capture) -> None:
+def test_without_arguments_every_command_is_listed(capsys: Capture) -> None:
+    assert main([]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    for command in COMMANDS:
+        assert re.search(rf"^  {command.name} +{command.summary}$", out, re.M)
+
+
+@pytest.mark.parametrize("option", ["-V", "--version"])
+def test_the_version(capsys: Capture, option: str) -> None:
     with pytest.raises(SystemExit) as left:
-        main(["--version"])
+        main([option])
     assert left.value.code == 0
     assert capsys.readouterr().out == f"embedge {__version__}\n"
 
@@ -304,6 +317,32 @@ def test_export_without_the_extra_says_the_install_line(python: Run, tmp_path: P
     assert result.stderr.startswith("embedge: ")
     assert "python -m pip install 'embedge[export]'" in result.stderr
     assert not (tmp_path / "x.onnx").exists()
+
+
+@pytest.mark.parametrize("command", ["export", "compare"])
+@pytest.mark.parametrize("arguments", [[], ["--help"]])
+def test_without_the_exporter_its_commands_say_the_install_line(
+    python: Run, command: str, arguments: list[str]
+) -> None:
+    """As in a frozen app, which has no `embedge_export` at all."""
+    code = WITHOUT_EXTRA.format(missing=("embedge_export",), arguments=[command, *arguments])
+    result = python(code)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == (
+        f"embedge: install: 'embedge {command}' needs the exporter, which is not installed; "
+        'run: python -m pip install "embedge[export]"\n'
+    )
+
+
+def test_a_command_imports_no_other(python: Run) -> None:
+    names = "[name for name in sys.modules if name.startswith(('embedge.c', 'embedge_export'))]"
+    result = python(
+        f"import sys\nfrom embedge.cli.main import main\nmain(['info'])\nprint({names})"
+    )
+    loaded = result.stdout.splitlines()[-1]
+    assert "embedge.cli.info" in loaded
+    for name in ("embedge.cli.embed", "embedge.cli.verify", "embedge.corpus", "embedge_export"):
+        assert name not in loaded
 
 
 def test_all_other_commands_work_without_the_extra(python: Run, tiny_file: Path) -> None:

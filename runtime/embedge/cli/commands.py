@@ -1,0 +1,62 @@
+"""The table of commands. A command's module is imported only when that command is asked for."""
+
+import argparse
+import importlib
+from dataclasses import dataclass
+from types import ModuleType
+
+from embedge.errors import ExportError
+
+INSTALL_EXPORT = 'python -m pip install "embedge[export]"'
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command: its module has `add_arguments(parser)` and `run(arguments) -> exit status`."""
+
+    name: str
+    summary: str
+    module: str
+
+
+COMMANDS = (
+    Command("embed", "make the vectors of texts, files or folders", "embedge.cli.embed"),
+    Command("search", "print the texts most like a query", "embedge.cli.search"),
+    Command("duplicates", "print groups of near-duplicates", "embedge.cli.duplicates"),
+    Command("info", "show what is in a model file", "embedge.cli.info"),
+    Command("verify", "run a file's probes on this machine", "embedge.cli.verify"),
+    # The one reach upwards: the exporter is an extra, found only when asked for.
+    Command("export", "make a model file of a sentence transformer", "embedge_export.cli"),
+    Command("compare", "compare the vectors of two model files", "embedge_export.compare"),
+)
+
+
+def command_parser(command: Command) -> argparse.ArgumentParser:
+    """Import a command's module and build its parser.
+
+    Raises:
+        ExportError: the command is the exporter's, which is not installed.
+    """
+    module = _load(command)
+    parser = argparse.ArgumentParser(
+        prog=f"embedge {command.name}",
+        description=f"{command.summary[0].upper()}{command.summary[1:]}.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    module.add_arguments(parser)
+    parser.set_defaults(run=module.run)
+    return parser
+
+
+def _load(command: Command) -> ModuleType:
+    try:
+        return importlib.import_module(command.module)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "embedge_export":
+            raise
+        raise ExportError(
+            "install",
+            f"'embedge {command.name}' needs the exporter, which is not installed; "
+            f"run: {INSTALL_EXPORT}",
+        ) from error

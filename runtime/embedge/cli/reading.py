@@ -1,0 +1,145 @@
+"""How the commands read a corpus: its options, its sources, and stored vectors in its place."""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import get_args
+
+from embedge.cli.options import model_path
+from embedge.cli.streams import say
+from embedge.corpus.encoding import OnError
+from embedge.corpus.inputs import STDIN_FORMATS, Corpus, Source, find_sources, stream_source
+from embedge.corpus.rows import BadRow
+from embedge.corpus.vectors import (
+    StoredVectors,
+    check_fingerprint,
+    embed_now,
+    facts_of,
+    open_vectors,
+)
+from embedge.encoder import DOCUMENT_PROMPTS, Encoder
+from embedge.errors import OptionError
+from embedge.modelfile.default import default_model
+from embedge.modelfile.file import read
+
+READING = {"field": None, "id": None, "format": "txt", "on_error": "stop"}  # and the defaults
+
+
+def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add how rows are read."""
+    group = parser.add_argument_group("input")
+    group.add_argument(
+        "--field",
+        "--column",
+        metavar="NAME",
+        help="field or column of the text (default: text)",
+    )
+    group.add_argument("--id", metavar="NAME", help="field or column of the id (default: none)")
+    group.add_argument(
+        "--format",
+        choices=STDIN_FORMATS,
+        default="txt",
+        help="format of standard input (default: txt)",
+    )
+    group.add_argument(
+        "--on-error",
+        choices=get_args(OnError),
+        default="stop",
+        help="at a bad row, stop, or skip it and say so (default: stop)",
+    )
+
+
+def add_corpus_argument(parser: argparse.ArgumentParser) -> None:
+    """Add what is searched: texts, or vectors."""
+    parser.add_argument(
+        "corpus",
+        nargs="+",
+        help="files, folders, - for standard input, or one file of vectors made before",
+    )
+
+
+def refuse_given(
+    arguments: argparse.Namespace, defaults: dict[str, str | None], reason: str
+) -> None:
+    """Raise OptionError for the first option that is not at its default."""
+    for name, default in defaults.items():
+        if getattr(arguments, name) != default:
+            raise OptionError(f"--{name.replace('_', '-')} {reason}")
+
+
+def find_given(
+    arguments: argparse.Namespace, given: Sequence[str], output: Path | None = None
+) -> list[Source]:
+    """The files and folders that ``given`` names; nothing, or "-", is standard input.
+
+    Raises:
+        OptionError: one of them does not exist.
+    """
+    stdin = [stream_source(sys.stdin.buffer, arguments.format)]
+    if not given:
+        return stdin
+    missing = [name for name in given if name != "-" and not os.path.exists(name)]  # noqa: PTH110  # takes any text
+    if missing:
+        raise OptionError(f"there is no such file or folder: {', '.join(missing)}")
+    sources: list[Source] = []
+    for name in given:
+        sources += stdin if name == "-" else find_sources([Path(name)], output)
+    return sources
+
+
+def make_encoder(arguments: argparse.Namespace, dim: int | None = None) -> Encoder:
+    """The Encoder that the options describe."""
+    return Encoder(
+        model_path(arguments.model),
+        providers=arguments.providers,
+        threads=arguments.threads,
+        dim=dim,
+    )
+
+
+@contextmanager
+def corpus_vectors(
+    arguments: argparse.Namespace,
+) -> Iterator[tuple[StoredVectors, Encoder | None]]:
+    """The vectors of a corpus, and the Encoder if one was needed for them."""
+    paths = [Path(name) for name in arguments.corpus if name != "-"]
+    facts = {path: known for path in paths if (known := facts_of(path)) is not None}
+    if not facts:
+        encoder = make_encoder(arguments)
+        prompts = encoder.info["prompts"]
+        prompt = next((name for name in DOCUMENT_PROMPTS if name in prompts), None)
+        sources = find_given(arguments, arguments.corpus)
+        corpus = Corpus(sources, arguments.field, arguments.id)
+        on_error: OnError = arguments.on_error
+        with embed_now(
+            encoder,
+            corpus,
+            prompt=prompt,
+            on_error=on_error,
+            skipped=_say_skipped,
+            progress=True,
+        ) as vectors:
+            yield vectors, encoder
+        return
+    if len(arguments.corpus) > 1:
+        raise OptionError(
+            f"{next(iter(facts))} holds vectors; give one file of vectors, or only texts"
+        )
+    ((path, known),) = facts.items()
+    refuse_given(arguments, READING, f"says how texts are read, but {path} holds vectors")
+    model = read(model_path(arguments.model) or default_model())
+    check_fingerprint(path, known, model.settings.name, model.fingerprint)
+    with open_vectors(path, known) as vectors:
+        yield vectors, None
+
+
+def shown(key: int | str, text: str | None) -> list[str]:
+    """Id and text, each on one line."""
+    return [" ".join(str(value).split()) for value in (key, text) if value is not None]
+
+
+def _say_skipped(row: BadRow) -> None:
+    say(f"skipped {row.file}, line {row.line}: {row.reason}")
