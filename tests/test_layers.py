@@ -19,6 +19,7 @@ LAYERS = {
         {"modelfile"},  # judges hostile bytes, so it must not load onnxruntime or a tokenizer
         {"text"},  # str to token ids: knows limits and prompts, no graph
         {"ort"},  # token ids to vectors: the only layer that knows onnxruntime
+        {"pipeline"},  # the steps of encoding, which a server interleaves
         {"encoder"},  # composes the layers below into the public class
         {"__init__"},  # what `import embedge` gives: no corpus, server, command or framework
         {"corpus"},  # files to rows to vectors to files, with an Encoder

@@ -15,23 +15,16 @@ from embedge.errors import OptionError, warn
 from embedge.ort.batching import micro_batches, run_batches
 from embedge.ort.loading import load, read_model
 from embedge.ort.threads import check_threads
+from embedge.pipeline import Pipeline, Vectors, token_counts
 from embedge.progress import ProgressBar
-from embedge.similarity import check_vectors, similarity, unit
+from embedge.similarity import similarity
 from embedge.text.inputs import iterate, windows
-from embedge.text.overflow import (
-    Overflow,
-    TruncationWarning,
-    check_overflow,
-    mean_of_windows,
-    sequences,
-)
+from embedge.text.overflow import Overflow, TruncationWarning, check_overflow
 
 if TYPE_CHECKING:
     from embedge.ort.providers import Providers
 
-# One vector (dim,), and one for each text (n, dim).
-Vector = np.ndarray[tuple[int], np.dtype[np.float32]]
-Vectors = np.ndarray[tuple[int, int], np.dtype[np.float32]]
+Vector = np.ndarray[tuple[int], np.dtype[np.float32]]  # (dim,)
 
 QUERY_PROMPTS = ("query",)
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")
@@ -84,6 +77,7 @@ class Encoder:
         self._settings = file.settings
         self._dim = _check_dim(dim, file.settings.dim)
         self._tokenizer, self._session = load(file, providers, self._threads)
+        self._pipeline = Pipeline(file.settings, self._tokenizer, self._session)
         self._file = replace(file, data=memoryview(b""))  # onnxruntime has its own copy
         self._lock = threading.Lock()
         self.truncated = 0
@@ -271,28 +265,20 @@ class Encoder:
         self, texts: list[str], start: int, overflow: Overflow, bar: ProgressBar
     ) -> Vectors:
         """Encode one window of texts; ``start`` is the position of its first text."""
-        fitted = sequences(self._tokenizer, texts, start, overflow)
+        fitted = self._pipeline.tokenize(texts, start, overflow)
         if fitted.cut:
             self._count_truncated(fitted.cut)
-        first = fitted.first
-        lengths = np.fromiter(map(len, fitted.ids), np.int64, len(fitted.ids))
-        vectors = np.empty((len(lengths), self._settings.dim), np.float32)
+        vectors = np.empty((len(fitted.ids), self._settings.dim), np.float32)
 
-        batches = micro_batches(lengths, self._threads)
+        batches = micro_batches(token_counts(fitted), self._threads)
 
         def run(batch: NDArray[np.intp]) -> None:
-            ids = np.array([fitted.ids[i] for i in batch], np.int64)  # (batch, sequence)
-            vectors[batch] = self._session.run(ids, alone=len(batches) == 1)  # (batch, dim)
+            ids = [fitted.ids[i] for i in batch]
+            vectors[batch] = self._pipeline.run(ids, alone=len(batches) == 1)  # (batch, dim)
 
         for done in run_batches(run, batches, self._threads):
-            bar.advance(int(first[done].sum()))
-        check_vectors(vectors, self._settings.normalized)
-        if len(lengths) > len(texts):
-            special = self._tokenizer.max_tokens - self._tokenizer.capacity
-            vectors = mean_of_windows(vectors, lengths - special, first, self._settings.normalized)
-        kept = vectors[:, : self._dim]
-        shortened = self._dim < self._settings.dim
-        return unit(kept) if shortened and self._settings.normalized else kept
+            bar.advance(int(fitted.first[done].sum()))
+        return self._pipeline.finish(fitted, vectors, self._dim)
 
     def _count_truncated(self, texts: int) -> None:
         with self._lock:

@@ -6,7 +6,8 @@ from typing import Literal
 
 from embedge.corpus.rows import BadRow, Id, Row
 from embedge.corpus.work import State
-from embedge.encoder import Encoder, Vectors
+from embedge.encoder import Encoder
+from embedge.pipeline import Vectors
 from embedge.text.overflow import Overflow
 
 OnError = Literal["stop", "skip"]
