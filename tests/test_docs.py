@@ -1,10 +1,16 @@
-"""The README's examples are run: code blocks with an output block after them must print it."""
+"""README and docs: their examples are run, their links lead somewhere.
+
+A block of ```console holds lines of `$ command` with what they print, a ```python block is a
+program, and a ```text block right behind it is its output. The blocks of a page run in order, in
+one folder. `<!-- not run: REASON -->` on the line before a block exempts it.
+"""
 
 import os
 import re
-import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -12,80 +18,178 @@ import pytest
 from embedge.modelfile.default import default_model, read_default
 
 ROOT = Path(__file__).parent.parent
+REPOSITORY = "https://github.com/embedge/embedge/blob/main/"
+RAW = "https://raw.githubusercontent.com/embedge/embedge/main/"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-FENCE = re.compile(r"^```(\w+)\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.M | re.S)
-BLOCKS = [(m[1], m[2], m[3]) for m in FENCE.finditer(README)]
+PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "CONTRIBUTING.md"]
+PAGES += sorted((ROOT / "docs").glob("*.md"))
+NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 
-PYTHON = [(code, output) for kind, code, output in BLOCKS if kind == "python"]
-CONSOLE = [code for kind, code, _ in BLOCKS if kind == "console"]
+FENCE = re.compile(
+    r"(?:^<!-- (?P<note>.*) -->\n\n?)?^```(?P<kind>\w+)\n(?P<code>.*?)^```\n"
+    r"(?:\n```text\n(?P<output>.*?)^```\n)?",
+    re.M | re.S,
+)
+NUMBER = re.compile(r"-?\d+\.\d+")
+# What an optional dependency of an example is called where it is missing.
+EXTRAS = {"embedge_export": "torch", "pyarrow": "pyarrow", "starlette": "starlette"}
 
 
-def run(command: list[str], folder: Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "COLUMNS": "80"}
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-    return subprocess.run(
-        command, cwd=folder, env=environment, input=stdin, capture_output=True, text=True
-    )
+@dataclass(frozen=True)
+class Block:
+    """A block of code: its page's line, its kind, its code, and the output that it shows."""
+
+    line: int
+    kind: str
+    code: str
+    output: str | None
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    text = page.read_text(encoding="utf-8")
+    for found in FENCE.finditer(text):
+        note = found["note"] or ""
+        if found["kind"] not in ("console", "python"):
+            continue
+        if note.startswith("not run"):
+            assert re.fullmatch(r"not run: .{10,}", note), f"{page.name}: {note}: why not?"
+            continue
+        line = text.count("\n", 0, found.start("code")) + 1
+        yield Block(line, found["kind"], found["code"], found["output"])
 
 
 def close(got: str, expected: str) -> bool:
     """Equal but for the last digits of numbers, which may differ between CPU families."""
-    number = re.compile(r"-?\d+\.\d+")
-    if number.sub("#", got).split() != number.sub("#", expected).split():
+    if NUMBER.sub("#", got).split() != NUMBER.sub("#", expected).split():
         return False
-    pairs = zip(number.findall(got), number.findall(expected), strict=True)
+    pairs = zip(NUMBER.findall(got), NUMBER.findall(expected), strict=True)
     return all(abs(float(a) - float(b)) <= 0.002 for a, b in pairs)
 
 
-def test_the_first_example_is_near_the_top() -> None:
-    lines = README.splitlines()
-    assert "```python" in lines[:25]
-    assert "```text" in lines[:30]
+def run(command: str | list[str], folder: Path) -> str:
+    environment = {**os.environ, "COLUMNS": "80", "PYTHONUTF8": "1"}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    result = subprocess.run(
+        command,
+        cwd=folder,
+        env=environment,
+        shell=isinstance(command, str),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=300,
+    )
+    assert result.returncode == 0, f"{command}: {result.stderr}"
+    return result.stdout
 
 
-@pytest.mark.parametrize(("code", "output"), PYTHON, ids=range(len(PYTHON)))
-def test_python_examples(code: str, output: str | None, tmp_path: Path) -> None:
-    if "embedge_export" in code:
-        pytest.importorskip("optimum", reason="needs the export extra: pip install '.[export]'")
-    (tmp_path / "model.onnx").symlink_to(default_model())
-    (tmp_path / "models").symlink_to(ROOT / "models")
-    result = run([sys.executable, "-c", code], tmp_path)
-    assert result.returncode == 0, result.stderr
-    if output is not None:
-        assert close(result.stdout, output), result.stdout
-
-
-@pytest.mark.parametrize("block", CONSOLE, ids=range(len(CONSOLE)))
-def test_console_examples(block: str, tmp_path: Path) -> None:
-    (tmp_path / "model.onnx").symlink_to(default_model())
-    (tmp_path / "sentences.txt").write_text("A man is eating food.\nSomeone is having a meal.\n")
-    for example in re.split(r"^\$ ", block, flags=re.M)[1:]:
+def check_console(block: Block, folder: Path) -> None:
+    for example in re.split(r"^\$ ", block.code, flags=re.M)[1:]:
         command, _, expected = example.partition("\n")
-        result = run(["bash", "-c", command], tmp_path)
-        assert result.returncode == 0, result.stderr
-        lines, shown = result.stdout.splitlines(), expected.rstrip("\n").splitlines()
-        for line in shown:
+        printed = run(command, folder).splitlines()
+        for line in expected.rstrip("\n").splitlines():
             if line == "...":  # the rest is left out
                 break
-            printed = lines.pop(0)
+            got = printed.pop(0) if printed else "(nothing)"
             if line.endswith(" ..."):
                 line = line.removesuffix(" ...")
-                printed = " ".join(printed.split()[: len(line.split())])
-            assert close(printed, line), f"{shlex.quote(command)} printed {printed!r}"
+                got = " ".join(got.split()[: len(line.split())])
+            assert close(got, line), f"line {block.line}: {command!r} printed {got!r}, not {line!r}"
 
 
-def test_every_module_is_on_the_map() -> None:
-    for package in ("runtime/embedge", "export/embedge_export"):
-        for path in (ROOT / package).glob("*.py"):
-            if path.stem not in ("__init__", "__main__"):
-                assert f"`{path.name}`" in README, f"{path.name} is missing from the README's map"
+def check_python(block: Block, folder: Path) -> None:
+    program = folder / "example.py"
+    program.write_text(block.code, encoding="utf-8")
+    printed = run([sys.executable, str(program)], folder)
+    if block.output is not None:
+        assert close(printed, block.output), f"line {block.line} printed {printed!r}"
 
 
-def test_every_file_that_it_names_is_there() -> None:
-    named = re.findall(r"`((?:tests|scripts|models)/[\w./-]+)", README)
-    named += re.findall(r"\]\((?!https?:|#)([\w./-]+)\)", README)
-    assert len(named) > 20
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """What the pages' examples may use: a model file, some lines of text, the recipes."""
+    (tmp_path / "model.onnx").write_bytes(default_model().read_bytes())
+    (tmp_path / "sentences.txt").write_text("A man is eating food.\nSomeone is having a meal.\n")
+    (tmp_path / "models").symlink_to(ROOT / "models", target_is_directory=True)
+    return tmp_path
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a symlink needs a privilege on Windows")
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_examples_run_and_print_what_they_show(page: Path, folder: Path) -> None:
+    for block in blocks(page):
+        for name, library in EXTRAS.items():
+            if name in block.code:
+                pytest.importorskip(library, reason=f"the page needs the extra that has {library}")
+        (check_console if block.kind == "console" else check_python)(block, folder)
+
+
+def test_the_parser_of_pages_finds_blocks_and_outputs(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "```console\n$ a\nb\n```\n\n<!-- not run: it needs a GPU -->\n```python\nx\n```\n\n"
+        "```python\nprint(1)\n```\n\n```text\n1\n```\n\n```json\n{}\n```\n"
+    )
+    assert list(blocks(page)) == [
+        Block(2, "console", "$ a\nb\n", None),
+        Block(12, "python", "print(1)\n", "1\n"),
+    ]
+    page.write_text("<!-- not run: slow -->\n```python\nx\n```\n")
+    with pytest.raises(AssertionError, match="why not"):
+        list(blocks(page))
+
+
+def test_numbers_may_differ_in_their_last_digits_only() -> None:
+    assert close("a 0.6871 b", "a 0.687  b")
+    assert not close("a 0.68 b", "a 0.687 b")
+    assert not close("a 0.687 c", "a 0.687 b")
+    assert not close("a 0.687", "a 0.687 0.1")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_links_lead_to_files_that_are_there(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        path, _, anchor = target.partition("#")
+        if path.startswith((REPOSITORY, RAW)):
+            file = ROOT / path.removeprefix(REPOSITORY).removeprefix(RAW)
+        elif re.match(r"[a-z]+:", path):
+            continue
+        else:
+            file = page.parent / path if path else page
+        assert file.exists(), f"{page.name}: {target}"
+        if anchor and file.suffix == ".md":
+            headings = re.findall(r"^#+ (.*)", file.read_text(encoding="utf-8"), re.M)
+            slugs = {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings}
+            assert anchor in slugs, f"{page.name}: {target}: there is no such heading"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_scripts_and_tests_that_a_page_names_are_there(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    named = re.findall(r"(?<![\w/])((?:tests|scripts|examples|models)/[\w./-]*\w)", text)
     assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_the_readme_is_short_and_links_as_a_package_index_needs_it() -> None:
+    lines = README.splitlines()
+    assert len(lines) <= 180
+    assert "```python" in lines[:60]
+    relative = [link for link in re.findall(r"\]\(([^)\s]+)\)", README) if "://" not in link]
+    assert [link for link in relative if not link.startswith("#")] == []
+
+
+def test_every_page_is_linked_from_the_readme() -> None:
+    for page in (ROOT / "docs").glob("*.md"):
+        assert f"{REPOSITORY}docs/{page.name}" in README, page.name
+
+
+def test_every_sub_package_is_on_the_map() -> None:
+    architecture = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    for package in ("runtime/embedge", "export/embedge_export"):
+        for path in (ROOT / package).iterdir():
+            if path.is_dir() and list(path.glob("*.py")) and path.name != "__pycache__":
+                assert f"`{path.name}/`" in architecture, path
 
 
 def test_the_default_models_card_says_what_its_file_says() -> None:
@@ -102,7 +206,7 @@ def test_the_default_models_card_says_what_its_file_says() -> None:
         f"| weights | SHA-256 `{settings.source['weights_sha256']}` |",
         f"| architecture | {settings.source['architecture'].upper()}, ",
         f"| pooling | {settings.pooling} over ",
-        f"| licence | {settings.licence} ",
+        f"| license | {settings.license} ",
     ):
         assert fact in card
 
@@ -110,13 +214,7 @@ def test_the_default_models_card_says_what_its_file_says() -> None:
 def test_every_error_is_documented() -> None:
     import embedge
 
+    api = (ROOT / "docs/api.md").read_text(encoding="utf-8")
     for name in embedge.__all__:
         if name.endswith(("Error", "Warning")):
-            assert f"`{name}`" in README
-
-
-def test_every_option_of_the_command_line_is_documented() -> None:
-    for command in ("embed", "info", "verify", "export"):
-        shown = run([sys.executable, "-m", "embedge", command, "--help"], ROOT).stdout
-        for option in set(re.findall(r"--[a-z-]+", shown)) - {"--help"}:
-            assert option in README, f"embedge {command} {option} is not in the README"
+            assert f"`{name}`" in api
