@@ -66,9 +66,11 @@ def python(tmp_path: Path) -> Run:
             env={**os.environ, "HOME": str(home), "XDG_CACHE_HOME": str(home / "cache")}
             | environment,
         )
-        return subprocess.CompletedProcess(
-            result.args, result.returncode, result.stdout.decode(), result.stderr.decode()
+        # The child's print() ends lines as its system does.
+        out, err = (
+            stream.decode().replace(os.linesep, "\n") for stream in (result.stdout, result.stderr)
         )
+        return subprocess.CompletedProcess(result.args, result.returncode, out, err)
 
     return run
 
