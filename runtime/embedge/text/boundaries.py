@@ -19,14 +19,12 @@ _SPACED = (
     "!?\u203c\u203d\u2047\u2048\u2049\u0589\u061d\u061e\u061f\u06d4\u0700\u0701\u0702\u0964\u0965"
     "\u0f0d\u104a\u104b\u1362\u1367\u1368\u17d4\u17d5"
 )
-_CLOSE = (
-    "\"'\u2018\u2019\u201c\u201d\u00bb\u203a)\\]}\u300d\u300f\u3011\u300b\u3009\uff09\uff3d\uff5d"
-)
-# French has a space before its closing quotation mark.
-_CLOSED = rf"[{_CLOSE}]*(?:[ \u00a0\u202f][\u00bb\u203a])?"
+_CLOSE = "\"'\u2019\u201d\u00bb\u203a)\\]}\u300d\u300f\u3011\u300b\u3009\uff09\uff3d\uff5d"
+# German closes with what others open with; French has a space before its closing quotation mark.
+_CLOSED = rf"[{_CLOSE}\u2018\u201c]*(?:[ \u00a0\u202f][\u00bb\u203a])?"
 # Each alternative begins where a run begins, so that a search takes time linear in the text.
 _SENTENCE_END = re.compile(
-    rf"[{_WIDE}][{_WIDE}{_AMBIGUOUS}{_SPACED}]*{_CLOSED}\s*"
+    rf"[{_WIDE}][{_WIDE}{_AMBIGUOUS}{_SPACED}]*[{_CLOSE}]*\s*"
     rf"|(?<![{_AMBIGUOUS}{_SPACED}])[{_AMBIGUOUS}{_SPACED}]+{_CLOSED}\s+"
     r"|[\n\v\f\r\x85\u2028\u2029]\s*"
 )
