@@ -4,14 +4,24 @@ import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
 from embedge import Encoder
+from embedge.corpus import job
 from embedge.corpus.inputs import Corpus, find_sources
+from embedge.corpus.job import JobOptions, Summary
 from embedge.corpus.rows import BadRow, Row
 
 MakeCorpus = Callable[..., Corpus]
+
+
+def embed_corpus(
+    encoder: Encoder, corpus: Corpus, output: Path, *, progress: bool = False, **options: Any
+) -> Summary:
+    """A job with its options as keywords."""
+    return job.embed_corpus(encoder, corpus, output, JobOptions(**options), progress=progress)
 
 
 def load_tiny() -> ModuleType:
@@ -49,7 +59,10 @@ def corpus(tmp_path: Path) -> MakeCorpus:
     """Write files (name to text or bytes) and open them as one corpus, in that order."""
 
     def make(
-        files: dict[str, str | bytes], field: str | None = None, id: str | None = None
+        files: dict[str, str | bytes],
+        field: str | None = None,
+        id: str | None = None,
+        keep: Sequence[str] = (),
     ) -> Corpus:
         paths = []
         for name, content in files.items():
@@ -57,7 +70,7 @@ def corpus(tmp_path: Path) -> MakeCorpus:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content if isinstance(content, bytes) else content.encode())
             paths.append(path)
-        return Corpus(find_sources(paths), field, id)
+        return Corpus(find_sources(paths), field, id, keep)
 
     return make
 

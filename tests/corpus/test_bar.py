@@ -1,7 +1,7 @@
 import io
 
 from embedge.corpus.bar import CorpusBar
-from embedge.corpus.work import State
+from embedge.corpus.journal import State
 
 
 def test_a_job_that_goes_on(clock: list[float], terminal: io.StringIO) -> None:

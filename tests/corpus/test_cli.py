@@ -64,17 +64,18 @@ def test_embed_files_and_print_a_summary(run: Command, encoder: Encoder) -> None
     Path("folder/b.txt").write_text("b " * 20)
     out, err = run("embed", "a.txt", "folder", "--output", "v.npy", "--json")
     texts = [*TEXTS, "b " * 20]
-    assert np.array_equal(load("v.npy"), encoder.encode(texts))
+    assert np.array_equal(load("v.npy"), encoder.encode_document(texts))
     summary = json.loads(out)
     assert 0 < summary.pop("seconds") < 60
     assert summary == {
         "output": "v.npy",
         "texts": 5,
-        "tokens": sum(encoder.count_tokens(texts)),
+        "tokens": sum(encoder.count_tokens(texts, prompt="passage")),
         "truncated": 1,
         "skipped": 0,
         "fingerprint": encoder.fingerprint,
         "sha256": hashlib.sha256(Path("v.npy").read_bytes()).hexdigest(),
+        "unchanged": False,
     }
     assert err == "embedge: 1 texts were truncated to 16 tokens\n"
 
@@ -91,7 +92,7 @@ def test_embed_with_all_options(run: Command, encoder: Encoder) -> None:
 
 def test_column_is_another_word_for_field(run: Command, encoder: Encoder) -> None:
     assert run("embed", "a.jsonl", "--output", "v.npy", "--column", "body") == ("", "")
-    assert np.array_equal(load("v.npy"), encoder.encode(TEXTS))
+    assert np.array_equal(load("v.npy"), encoder.encode_document(TEXTS))
 
 
 @pytest.mark.parametrize("given", [[], ["-"]])
@@ -100,7 +101,7 @@ def test_embed_standard_input(
 ) -> None:
     type_in(monkeypatch, b"text\na\nb\n")
     run("embed", *given, "--format", "csv", "--output", "v.npy")
-    assert np.array_equal(load("v.npy"), encoder.encode(["a", "b"]))
+    assert np.array_equal(load("v.npy"), encoder.encode_document(["a", "b"]))
 
 
 def test_with_output_arguments_are_files(run: Command) -> None:
@@ -139,7 +140,7 @@ def test_search(run: Command, name: str, encoder: Encoder) -> None:
     out, err = run("search", "a b", name, "--top", "2", *fields)
     assert err == ""
     query = encoder.encode_query("a b")
-    documents = encoder.encode_document(TEXTS) if texts else encoder.encode(TEXTS)
+    documents = encoder.encode_document(TEXTS)
     scores = encoder.similarity(query, documents)[0]
     best = sorted(range(4), key=lambda row: (-scores[row], row))[:2]
     keys = [str(row) if name == "a.txt" else f"k{row}" for row in best]

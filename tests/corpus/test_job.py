@@ -3,8 +3,11 @@ import gzip
 import hashlib
 import json
 import os
-import threading
+import sqlite3
+import sys
 from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +15,14 @@ import numpy as np
 import pytest
 
 from embedge import CorpusError, Encoder, OptionError
-from embedge.corpus import job, work
+from embedge.corpus import journal
 from embedge.corpus.inputs import Corpus, find_sources, stream_source, text_source
-from embedge.corpus.job import Summary, embed_corpus
+from embedge.corpus.job import Summary
+from embedge.corpus.journal import journal_path
 from embedge.corpus.layout import LAYOUTS
-from embedge.corpus.work import work_folder
+from embedge.corpus.saved import verify_vectors
 
-from .conftest import MakeCorpus
+from .conftest import MakeCorpus, embed_corpus
 
 pytestmark = pytest.mark.filterwarnings("ignore::embedge.TruncationWarning")
 
@@ -31,23 +35,26 @@ def stop_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, BaseException]
     """Make the n-th commit of a job fail with an error, half of it being written."""
 
     def plant(commits: int, error: BaseException) -> None:
-        append = work.Work.append
+        store = journal.Journal._store
         left = commits
 
-        def failing(self: work.Work, vectors: bytes, *rest: Any) -> None:
+        def failing(self: journal.Journal, state: journal.State) -> None:
             nonlocal left
-            left -= 1
-            if left == 0:
-                self._files[0].write(vectors[: len(vectors) // 2])
-                raise error
-            append(self, vectors, *rest)
+            if state.read > self.state.read:
+                left -= 1
+                if left == 0:
+                    raise error
+            store(self, state)
 
-        monkeypatch.setattr(work.Work, "append", failing)
+        monkeypatch.setattr(journal.Journal, "_store", failing)
 
     return plant
 
 
-def facts(encoder: Encoder, **changes: Any) -> dict[str, Any]:
+def metadata(encoder: Encoder, **changes: Any) -> dict[str, Any]:
+    """Of the 100 TEXTS; checksums as sha256sum gives them for the plain bytes."""
+    counts = encoder.count_tokens(TEXTS, prompt=changes.get("prompt", "passage"))
+    vectors = encoder.encode_document(TEXTS)
     return {
         "format": 1,
         "model": "tiny",
@@ -55,12 +62,23 @@ def facts(encoder: Encoder, **changes: Any) -> dict[str, Any]:
         "dim": 16,
         "dtype": "float32",
         "similarity": "cosine",
-        "prompt": None,
+        "prompt": "passage",
         "overflow": "truncate",
+        "columns": [],
         "rows": 100,
         "ids_are_rows": True,
+        "skipped": 0,
+        "tokens": sum(counts),
+        "truncated": sum(count > encoder.max_tokens for count in counts),
+        "input_sha256": sha256("".join(f"[null, {len(text)}]\n{text}" for text in TEXTS).encode()),
+        "vectors_sha256": sha256(vectors.tobytes()),
+        "ids_sha256": sha256("".join(f"{row}\n" for row in range(100)).encode()),
         **changes,
     }
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 @pytest.mark.parametrize("chunk", [7, 4096])
@@ -71,10 +89,10 @@ def test_vectors_facts_and_summary(
     summary = embed_corpus(encoder, corpus({"a.jsonl": LINES}), output, chunk=chunk)
     vectors = np.load(output, mmap_mode="r", allow_pickle=False)
     assert vectors.dtype == np.float32
-    assert np.array_equal(vectors, encoder.encode(TEXTS))
-    assert json.loads((tmp_path / "v.npy.json").read_text()) == facts(encoder)
+    assert np.array_equal(vectors, encoder.encode_document(TEXTS))
+    assert json.loads((tmp_path / "v.npy.json").read_text()) == metadata(encoder)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "v.npy", "v.npy.json"]
-    counts = encoder.count_tokens(TEXTS)
+    counts = encoder.count_tokens(TEXTS, prompt="passage")
     assert summary == Summary(
         output=str(output),
         texts=100,
@@ -94,7 +112,7 @@ def test_ids_are_kept(corpus: MakeCorpus, encoder: Encoder, tmp_path: Path) -> N
     assert ids == [f"k{i}" for i in range(100)]
     assert json.loads((tmp_path / "v.npy.json").read_text())["ids_are_rows"] is False
     # The next job without ids leaves no old ones behind.
-    embed_corpus(encoder, corpus({"a.jsonl": LINES}), tmp_path / "v.npy")
+    embed_corpus(encoder, corpus({"a.jsonl": LINES}), tmp_path / "v.npy", force=True)
     assert not (tmp_path / "v.npy.ids").exists()
 
 
@@ -102,7 +120,7 @@ def test_ids_are_kept(corpus: MakeCorpus, encoder: Encoder, tmp_path: Path) -> N
 def test_dtypes(corpus: MakeCorpus, encoder: Encoder, tmp_path: Path, dtype: str) -> None:
     embed_corpus(encoder, corpus({"a.jsonl": LINES}), tmp_path / "v.npy", dtype=dtype, chunk=30)
     stored = np.load(tmp_path / "v.npy")
-    expected = LAYOUTS[dtype].store(encoder.encode(TEXTS))
+    expected = LAYOUTS[dtype].store(encoder.encode_document(TEXTS))
     assert stored.dtype == expected.dtype
     assert np.array_equal(stored, expected)
 
@@ -136,25 +154,25 @@ def test_an_interrupted_job_goes_on(
             embed_corpus(encoder, corpus(files, id="key"), tmp_path / name, **options)
         assert not (tmp_path / name).exists()
     monkeypatch.undo()
-    encoded = count_encoded(encoder, monkeypatch)
+    committed = count_committed(monkeypatch)
     summary = embed_corpus(encoder, corpus(files, id="key"), tmp_path / name, **options)
-    assert sum(encoded) == 200 - min(40 * (commits - 1), 200) + (commits == 4)
+    assert sum(committed) == 200 - 40 * (commits - 1) + (commits == 4)
     assert (summary.texts, summary.skipped) == (200, 1)
     for path in (tmp_path / "whole").iterdir():
         assert (tmp_path / path.name).read_bytes() == path.read_bytes()
-    assert not work_folder(tmp_path / name).exists()
+    assert not journal_path(tmp_path / name).exists()
 
 
-def count_encoded(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Watch how many texts are encoded by the calls from now on."""
+def count_committed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Watch how many texts each commit from now on adds."""
     counts: list[int] = []
-    encode = encoder.encode
+    append = journal.Journal.append
 
-    def counted(texts: list[str], **options: Any) -> Any:
-        counts.append(len(texts))
-        return encode(texts, **options)
+    def counted(self: journal.Journal, chunk: journal.StoredChunk, state: journal.State) -> None:
+        counts.append(state.texts - self.state.texts)
+        append(self, chunk, state)
 
-    monkeypatch.setattr(encoder, "encode", counted)
+    monkeypatch.setattr(journal.Journal, "append", counted)
     return counts
 
 
@@ -200,7 +218,7 @@ def test_it_does_not_go_on_with_another_model(unfinished: Unfinished, other_mode
     ("options", "difference"),
     [
         ({"dtype": "int8"}, "dtype is 'int8', but was 'float32'"),
-        ({"prompt": "query"}, "prompt is 'query', but was None"),
+        ({"prompt": "query"}, "prompt is 'query', but was 'passage'"),
         ({"overflow": "mean"}, "overflow is 'mean', but was 'truncate'"),
         ({"id": "key"}, "id is 'key', but was None"),
         ({"field": "key"}, "field is 'key', but was 'text'"),
@@ -259,7 +277,7 @@ def test_standard_input_goes_on_when_it_is_given_again(
     with pytest.raises(CorpusError, match="has read 60 rows"):
         run(LINES[:1000])
     assert run(LINES).texts == 100
-    assert np.array_equal(np.load(tmp_path / "v.npy"), encoder.encode(TEXTS))
+    assert np.array_equal(np.load(tmp_path / "v.npy"), encoder.encode_document(TEXTS))
 
 
 def test_a_full_disk_leaves_a_state_to_go_on_from(
@@ -270,14 +288,14 @@ def test_a_full_disk_leaves_a_state_to_go_on_from(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     stop_after(3, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
-    message = r"v\.npy: cannot be written \(No space left on device\); .*run the same command again"
+    message = r"v\.npy: cannot be written \(No space left on device\); .*rerun the same command"
     with pytest.raises(CorpusError, match=message):
         embed_corpus(encoder, corpus({"a.jsonl": LINES}), tmp_path / "v.npy", chunk=20)
     monkeypatch.undo()
-    encoded = count_encoded(encoder, monkeypatch)
+    committed = count_committed(monkeypatch)
     embed_corpus(encoder, corpus({"a.jsonl": LINES}), tmp_path / "v.npy", chunk=20)
-    assert sum(encoded) == 60
-    assert np.array_equal(np.load(tmp_path / "v.npy"), encoder.encode(TEXTS))
+    assert sum(committed) == 60
+    assert np.array_equal(np.load(tmp_path / "v.npy"), encoder.encode_document(TEXTS))
 
 
 BAD = '{"text": "a"}\n{"text": "b"}\nno json\n{"text": 5}\n{"text": "c"}\n'
@@ -286,16 +304,16 @@ BAD = '{"text": "a"}\n{"text": "b"}\nno json\n{"text": 5}\n{"text": "c"}\n'
 def test_a_bad_row_stops_and_may_be_mended(
     corpus: MakeCorpus, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    message = r"a\.jsonl, line 3: not valid JSON \(.*\)\. Mend the row, or add --on-error skip, .*"
+    message = r"a\.jsonl, line 3: not valid JSON \(.*\)\. Fix the row, or add --on-error skip, .*"
     with pytest.raises(CorpusError, match=message + "after the 2 texts that are done") as info:
         embed_corpus(encoder, corpus({"a.jsonl": BAD}), tmp_path / "v.npy")
     assert (info.value.file, info.value.line) == (str(tmp_path / "a.jsonl"), 3)
     assert not (tmp_path / "v.npy").exists()
     mended = BAD.replace("no json", '{"text": "mended"}').replace("5", '"a b"')
-    encoded = count_encoded(encoder, monkeypatch)
+    committed = count_committed(monkeypatch)
     assert embed_corpus(encoder, corpus({"a.jsonl": mended}), tmp_path / "v.npy").texts == 5
-    assert encoded == [3]
-    expected = encoder.encode(["a", "b", "mended", "a b", "c"])
+    assert committed == [3]
+    expected = encoder.encode_document(["a", "b", "mended", "a b", "c"])
     assert np.array_equal(np.load(tmp_path / "v.npy"), expected)
 
 
@@ -307,7 +325,7 @@ def test_bad_rows_are_skipped_and_counted(
         embed_corpus(encoder, corpus({"a.jsonl": BAD}), output)
     summary = embed_corpus(encoder, corpus({"a.jsonl": BAD}), output, on_error="skip")
     assert (summary.texts, summary.skipped) == (3, 2)
-    assert np.array_equal(np.load(output), encoder.encode(["a", "b", "c"]))
+    assert np.array_equal(np.load(output), encoder.encode_document(["a", "b", "c"]))
     # The ids of the others are their numbers in the input.
     assert (tmp_path / "v.npy.ids").read_text() == "0\n1\n4\n"
     skipped = (tmp_path / "v.npy.skipped").read_text().splitlines()
@@ -324,14 +342,14 @@ def test_texts_that_are_too_long_are_bad_rows_under_overflow_error(
     corpus: MakeCorpus, encoder: Encoder, tmp_path: Path
 ) -> None:
     files = {"a.txt": "a\n" + "b " * 20 + "\nc"}
-    reason = "22 tokens, but the model takes 16"
+    reason = "23 tokens, but the model takes 16"
     with pytest.raises(CorpusError, match=rf"a\.txt, line 2: {reason}"):
         embed_corpus(encoder, corpus(files), tmp_path / "v.npy", overflow="error")
     summary = embed_corpus(
         encoder, corpus(files), tmp_path / "v.npy", overflow="error", on_error="skip"
     )
-    assert (summary.texts, summary.skipped, summary.truncated, summary.tokens) == (2, 1, 0, 6)
-    assert np.array_equal(np.load(tmp_path / "v.npy"), encoder.encode(["a", "c"]))
+    assert (summary.texts, summary.skipped, summary.truncated, summary.tokens) == (2, 1, 0, 8)
+    assert np.array_equal(np.load(tmp_path / "v.npy"), encoder.encode_document(["a", "c"]))
     assert json.loads((tmp_path / "v.npy.skipped").read_text())["reason"] == reason
 
 
@@ -351,10 +369,10 @@ def test_prompt_and_overflow_reach_the_encoder(
     expected = encoder.encode(TEXTS, prompt="query", overflow="mean")
     assert np.array_equal(np.load(tmp_path / "v.npy"), expected)
     known = json.loads((tmp_path / "v.npy.json").read_text())
-    assert known == facts(encoder, prompt="query", overflow="mean")
+    assert (known["prompt"], known["overflow"]) == ("query", "mean")
     with pytest.raises(OptionError, match="no prompt named 'no'"):
         embed_corpus(encoder, corpus({"b.jsonl": LINES}), tmp_path / "w.npy", prompt="no")
-    assert not work_folder(tmp_path / "w.npy").exists()  # nothing was done: nothing is left
+    assert not journal_path(tmp_path / "w.npy").exists()  # nothing was done: nothing is left
 
 
 def test_outputs_that_cannot_be(encoder: Encoder, tmp_path: Path) -> None:
@@ -394,55 +412,171 @@ def test_dtypes_without_a_scale_need_unit_vectors(
 
 
 def test_two_jobs_do_not_write_one_output(
-    corpus: MakeCorpus, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    unfinished: Unfinished, encoder: Encoder, tmp_path: Path
 ) -> None:
-    pytest.importorskip("fcntl", reason="there are no such locks on this system")
-    reached, go = threading.Event(), threading.Event()
-    finish = job._finish
+    connection = sqlite3.connect(journal_path(unfinished.output), isolation_level=None)
+    with closing(connection):
+        connection.execute("BEGIN IMMEDIATE")
+        with pytest.raises(CorpusError, match=r"v\.npy: another process is writing it"):
+            unfinished.run(encoder)
+    assert unfinished.run(encoder).texts == 100
 
-    def slow(*arguments: Any) -> None:
-        reached.set()
-        go.wait(10)
-        finish(*arguments)
 
-    monkeypatch.setattr(job, "_finish", slow)
-    rows = corpus({"a.jsonl": LINES})
-    first = threading.Thread(target=embed_corpus, args=(encoder, rows, tmp_path / "v.npy"))
-    first.start()
-    assert reached.wait(10)
-    with pytest.raises(CorpusError, match=r"v\.npy: another process is writing it"):
-        embed_corpus(encoder, corpus({"a.jsonl": LINES}), tmp_path / "v.npy")
-    go.set()
-    first.join()
-    assert len(np.load(tmp_path / "v.npy")) == 100
+def test_a_journal_keeps_others_out_and_waits_for_the_disk(tmp_path: Path) -> None:
+    output = tmp_path / "v.npy"
+    with journal.open_journal(output, {}) as first:
+        with (
+            pytest.raises(CorpusError, match=r"v\.npy: another process is writing it"),
+            journal.open_journal(output, {}),
+        ):
+            pass
+        first.save(replace(first.state, read=1))
+        settings = {
+            name: first._connection.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("synchronous", "fullfsync", "locking_mode", "journal_mode")
+        }
+    full = 2
+    expected = {"synchronous": full, "fullfsync": 1, "locking_mode": "exclusive"}
+    assert settings == {**expected, "journal_mode": "delete"}
+
+
+def change(output: Path, column: str, value: Any) -> None:
+    """Change the job's row of an unfinished job's journal."""
+    with closing(sqlite3.connect(journal_path(output))) as connection, connection:
+        connection.execute(f"UPDATE job SET {column} = ?", (value,))
 
 
 def test_a_job_that_has_done_nothing_may_change(unfinished: Unfinished, encoder: Encoder) -> None:
-    journal = work_folder(unfinished.output) / "journal.json"
-    journal.write_text(json.dumps({**json.loads(journal.read_text()), "state": {"sizes": []}}))
+    change(unfinished.output, "state", "{}")
+    with closing(sqlite3.connect(journal_path(unfinished.output))) as connection, connection:
+        connection.execute("DELETE FROM chunks")
     unfinished.run(encoder, dtype="int8")
     assert np.load(unfinished.output).dtype == np.int8
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("column", "value", "message"),
     [
-        ("{", "the journal is damaged"),
-        ('{"format": 1, "identity": {}, "state": {}}', "the journal is damaged"),
-        ('{"format": 99}', "written by another version"),
+        ("state", "{", "the journal is damaged"),
+        ("state", '{"none": 1}', "the journal is damaged"),
+        ("identity", "5", "the journal is damaged"),
+        ("format", 99, "written by another version"),
     ],
 )
 def test_a_damaged_journal(
-    unfinished: Unfinished, encoder: Encoder, content: str, message: str
+    unfinished: Unfinished, encoder: Encoder, column: str, value: Any, message: str
 ) -> None:
-    folder = work_folder(unfinished.output)
-    (folder / "journal.json").write_text(content)
-    with pytest.raises(CorpusError, match=rf"{message}.*; delete .*embedge to start again"):
+    change(unfinished.output, column, value)
+    with pytest.raises(CorpusError, match=rf"\.v\.npy\.embedge: {message}.*; delete it to start"):
         unfinished.run(encoder)
 
 
-def test_a_vectors_file_that_is_too_short(unfinished: Unfinished, encoder: Encoder) -> None:
-    folder = work_folder(unfinished.output)
-    os.truncate(folder / "vectors.npy", 200)
-    with pytest.raises(CorpusError, match=r"vectors\.npy: the file is damaged; delete .*embedge"):
+@pytest.mark.parametrize("content", [b"no database at all, but text" * 99, b"SQLite format 3"])
+def test_a_journal_that_is_none(unfinished: Unfinished, encoder: Encoder, content: bytes) -> None:
+    path = journal_path(unfinished.output)
+    path.write_bytes(content)
+    with pytest.raises(CorpusError, match=r"the journal is damaged .*; delete it to start over"):
         unfinished.run(encoder)
+    assert path.read_bytes() == content
+
+
+def test_a_journal_that_is_cut_short(unfinished: Unfinished, encoder: Encoder) -> None:
+    os.truncate(journal_path(unfinished.output), 9000)
+    with pytest.raises(CorpusError, match=r"the journal is damaged .*; delete it to start over"):
+        unfinished.run(encoder)
+
+
+def test_files_are_on_the_disk_before_the_first_is_moved(
+    corpus: MakeCorpus, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Written, synced, then moved, the metadata last: a power cut cannot mix two outputs."""
+    names = {}
+    events: list[tuple[str, str]] = []
+    fsync, move, opened = os.fsync, Path.replace, Path.open
+
+    def synced(descriptor: int) -> None:
+        fsync(descriptor)
+        events.append(("sync", names.get(os.fstat(descriptor).st_ino, "folder")))
+
+    def moved(path: Path, target: Path) -> Path:
+        events.append(("move", target.name))
+        return move(path, target)
+
+    def watched(path: Path, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+        stream = opened(path, mode, *arguments, **options)
+        if "w" in mode:
+            names[path.stat().st_ino] = path.name.removeprefix(".").removesuffix(".new")
+        return stream
+
+    rows = corpus({"a.jsonl": LINES + "{}\n"}, id="key")
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", moved)
+    monkeypatch.setattr(Path, "open", watched)
+    embed_corpus(encoder, rows, tmp_path / "v.npy", on_error="skip")
+    files = ["v.npy", "v.npy.ids", "v.npy.skipped", "v.npy.json"]
+    assert events[:4] == [("sync", name) for name in files]
+    moves = [("move", "v.npy.ids"), ("move", "v.npy.skipped"), ("move", "v.npy")]
+    last = [("sync", "folder"), ("move", "v.npy.json"), ("sync", "folder")]
+    if sys.platform == "win32":
+        last = [last[1]]
+    assert events[4:] == [*moves, *last]
+
+
+def test_what_others_have_written_is_not_overwritten(
+    corpus: MakeCorpus, encoder: Encoder, tmp_path: Path
+) -> None:
+    for name in ("v.npy", "v.npy.ids", "v.npy.skipped", "v.npy.json"):
+        (tmp_path / name).write_text("mine")
+        with pytest.raises(CorpusError, match=rf"{name}: the file exists .* --force"):
+            embed_corpus(encoder, corpus({"a.jsonl": LINES}), tmp_path / "v.npy")
+        assert (tmp_path / name).read_text() == "mine"
+        assert not journal_path(tmp_path / "v.npy").exists()
+        (tmp_path / name).unlink()
+
+
+def test_a_job_that_is_done_is_not_done_again(
+    corpus: MakeCorpus, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "v.npy"
+    first = embed_corpus(encoder, corpus({"a.jsonl": LINES}), output)
+    committed = count_committed(monkeypatch)
+    again = embed_corpus(encoder, corpus({"a.jsonl": LINES}), output)
+    assert again == replace(first, seconds=0.0, unchanged=True)
+    for options in ({"dtype": "int8"}, {"prompt": "query"}):
+        with pytest.raises(CorpusError, match=r"v\.npy: the file exists"):
+            embed_corpus(encoder, corpus({"a.jsonl": LINES}), output, **options)
+    with pytest.raises(CorpusError, match=r"v\.npy: the file exists"):
+        embed_corpus(encoder, corpus({"a.jsonl": LINES + LINES}), output)
+    output.write_bytes(output.read_bytes()[:-1])
+    with pytest.raises(CorpusError, match=r"v\.npy: the file exists"):
+        embed_corpus(encoder, corpus({"a.jsonl": LINES}), output)
+    assert committed == []
+    assert embed_corpus(encoder, corpus({"a.jsonl": LINES}), output, force=True).texts == 100
+
+
+def test_a_file_that_appears_during_a_job_is_not_overwritten(
+    unfinished: Unfinished, encoder: Encoder
+) -> None:
+    unfinished.output.write_text("mine")
+    with pytest.raises(CorpusError, match=r"v\.npy: the file exists"):
+        unfinished.run(encoder)
+    assert unfinished.output.read_text() == "mine"
+    assert unfinished.run(encoder, force=True).texts == 100
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")
+def test_permissions_are_kept_and_links_followed(
+    corpus: MakeCorpus, encoder: Encoder, tmp_path: Path
+) -> None:
+    (tmp_path / "private").mkdir()
+    real = tmp_path / "private" / "real.npy"
+    real.touch(0o600)
+    link = tmp_path / "v.npy"
+    link.symlink_to(real)
+    embed_corpus(encoder, corpus({"a.jsonl": LINES}, id="key"), link, force=True)
+    assert link.is_symlink()
+    assert np.array_equal(np.load(real), encoder.encode_document(TEXTS))
+    names = ["real.npy", "real.npy.ids", "real.npy.json"]
+    assert sorted(path.name for path in real.parent.iterdir()) == names
+    assert {(real.parent / name).stat().st_mode & 0o777 for name in names} == {0o600}
+    assert verify_vectors(link).rows == 100

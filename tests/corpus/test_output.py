@@ -6,39 +6,24 @@ import numpy as np
 import pytest
 
 from embedge import Encoder
-from embedge.corpus.job import embed_corpus
 from embedge.corpus.layout import LAYOUTS
-from embedge.corpus.work import npy_header
 
-from .conftest import MakeCorpus
+from .conftest import MakeCorpus, embed_corpus
 
 LINES = '{"text": "a", "id": 5}\n{"text": "b", "id": 6}\n{"text": "a c", "id": 7}\n'
 TEXTS = ["a", "b", "a c"]
 
 
-@pytest.mark.parametrize("rows", [0, 3, 10**15])
-@pytest.mark.parametrize("dtype", [layout.dtype for layout in LAYOUTS.values()])
-def test_the_npy_header_is_numpys_own(tmp_path: Path, rows: int, dtype: np.dtype[Any]) -> None:
-    header = npy_header(dtype, rows, 384)
-    assert len(header) == 128
-    path = tmp_path / "a.npy"
-    path.write_bytes(header)
-    with path.open("rb") as stream:
-        assert np.lib.format.read_magic(stream) == (1, 0)
-        assert np.lib.format.read_array_header_1_0(stream) == ((rows, 384), False, dtype)
-        assert stream.tell() == 128
-
-
 def test_npy_is_what_numpy_saves(corpus: MakeCorpus, encoder: Encoder, tmp_path: Path) -> None:
     embed_corpus(encoder, corpus({"a.jsonl": LINES}), tmp_path / "v.npy")
-    np.save(tmp_path / "numpy.npy", encoder.encode(TEXTS))
+    np.save(tmp_path / "numpy.npy", encoder.encode_document(TEXTS))
     assert (tmp_path / "v.npy").read_bytes() == (tmp_path / "numpy.npy").read_bytes()
 
 
 @pytest.mark.parametrize("dtype", LAYOUTS)
 def test_jsonl(corpus: MakeCorpus, encoder: Encoder, tmp_path: Path, dtype: str) -> None:
     embed_corpus(encoder, corpus({"a.jsonl": LINES}, id="id"), tmp_path / "v.jsonl", dtype=dtype)
-    expected = LAYOUTS[dtype].store(encoder.encode(TEXTS)).tolist()
+    expected = LAYOUTS[dtype].store(encoder.encode_document(TEXTS)).tolist()
     rows = [json.loads(line) for line in (tmp_path / "v.jsonl").read_text().splitlines()]
     assert rows == [
         {"id": key, "vector": vector} for key, vector in zip((5, 6, 7), expected, strict=True)
@@ -81,7 +66,7 @@ def test_parquet_and_arrow(
     assert (str(vector_type.value_type), vector_type.list_size) == (value, width)
     assert table["id"].to_pylist() == [5, 6, 7]
     stored = np.array(table["vector"].to_pylist(), LAYOUTS[dtype].dtype)
-    assert np.array_equal(stored, LAYOUTS[dtype].store(encoder.encode(TEXTS)))
+    assert np.array_equal(stored, LAYOUTS[dtype].store(encoder.encode_document(TEXTS)))
     known = json.loads(table.schema.metadata[b"embedge"])
     assert (known["fingerprint"], known["rows"]) == (encoder.fingerprint, 3)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", output.name]
@@ -99,11 +84,12 @@ def test_ids_that_are_not_all_integers_of_64_bits_are_strings(
 
 
 def test_running_numbers_and_several_row_groups(
-    corpus: MakeCorpus, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    corpus: MakeCorpus, encoder: Encoder, tmp_path: Path
 ) -> None:
     pytest.importorskip("pyarrow", reason="needs pip install 'embedge[corpus]'")
-    monkeypatch.setattr("embedge.corpus.output._BATCH_ROWS", 2)
-    embed_corpus(encoder, corpus({"a.jsonl": LINES}), tmp_path / "v.parquet")
+    embed_corpus(encoder, corpus({"a.jsonl": LINES}), tmp_path / "v.parquet", chunk=2)
     table = read(tmp_path / "v.parquet")
     assert table["id"].to_pylist() == [0, 1, 2]
-    assert np.array_equal(np.array(table["vector"].to_pylist(), "f4"), encoder.encode(TEXTS))
+    assert np.array_equal(
+        np.array(table["vector"].to_pylist(), "f4"), encoder.encode_document(TEXTS)
+    )

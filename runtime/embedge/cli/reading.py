@@ -10,17 +10,12 @@ from typing import get_args
 
 from embedge.cli.options import model_path
 from embedge.cli.streams import say
-from embedge.corpus.encoding import OnError
+from embedge.corpus.encoding import OnError, RowOptions
 from embedge.corpus.inputs import STDIN_FORMATS, Corpus, Source, find_sources, stream_source
 from embedge.corpus.rows import BadRow
-from embedge.corpus.vectors import (
-    StoredVectors,
-    check_fingerprint,
-    embed_now,
-    facts_of,
-    open_vectors,
-)
-from embedge.encoder import DOCUMENT_PROMPTS, Encoder
+from embedge.corpus.saved import check_fingerprint, open_vectors, read_metadata
+from embedge.corpus.vectors import StoredVectors, embed_now
+from embedge.encoder import Encoder
 from embedge.errors import OptionError
 from embedge.modelfile.default import default_model
 from embedge.modelfile.file import read
@@ -106,29 +101,20 @@ def corpus_vectors(
 ) -> Iterator[tuple[StoredVectors, Encoder | None]]:
     """The vectors of a corpus, and the Encoder if one was needed for them."""
     paths = [Path(name) for name in arguments.corpus if name != "-"]
-    facts = {path: known for path in paths if (known := facts_of(path)) is not None}
-    if not facts:
+    stored = {path: known for path in paths if (known := read_metadata(path)) is not None}
+    if not stored:
         encoder = make_encoder(arguments)
-        prompts = encoder.info["prompts"]
-        prompt = next((name for name in DOCUMENT_PROMPTS if name in prompts), None)
         sources = find_given(arguments, arguments.corpus)
         corpus = Corpus(sources, arguments.field, arguments.id)
-        on_error: OnError = arguments.on_error
-        with embed_now(
-            encoder,
-            corpus,
-            prompt=prompt,
-            on_error=on_error,
-            skipped=_say_skipped,
-            progress=True,
-        ) as vectors:
+        options = RowOptions(on_error=arguments.on_error)
+        with embed_now(encoder, corpus, options, skipped=_say_skipped, progress=True) as vectors:
             yield vectors, encoder
         return
     if len(arguments.corpus) > 1:
         raise OptionError(
-            f"{next(iter(facts))} holds vectors; give one file of vectors, or only texts"
+            f"{next(iter(stored))} holds vectors; give one file of vectors, or only texts"
         )
-    ((path, known),) = facts.items()
+    ((path, known),) = stored.items()
     refuse_given(arguments, READING, f"says how texts are read, but {path} holds vectors")
     model = read(model_path(arguments.model) or default_model())
     check_fingerprint(path, known, model.settings.name, model.fingerprint)

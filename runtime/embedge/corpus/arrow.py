@@ -2,18 +2,21 @@
 
 import importlib
 import io
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from embedge.corpus.columns import ColumnType
 from embedge.errors import CorpusError, OptionError
 
 _BATCH_ROWS = 1024
 _READ_BUFFER = 2**20
 _METADATA_KEY = b"embedge"
+_IPC_FILE_MAGIC = b"ARROW1"
 
 
 def _pyarrow(module: str = "pyarrow") -> Any:
@@ -32,7 +35,7 @@ def open_zstd(raw: BinaryIO) -> BinaryIO:
 
 
 class Table:
-    """A Parquet file or an Arrow IPC file, read in batches.
+    """A Parquet file or an Arrow IPC file or stream, read in batches.
 
     Args:
         stream: an open file that can seek.
@@ -45,20 +48,27 @@ class Table:
     """
 
     def __init__(self, stream: BinaryIO, kind: str, name: str) -> None:
-        arrow = _pyarrow()
-        try:
+        self._kind, self._name = kind, name
+        _pyarrow()
+        with self._damaged():
             if kind == "parquet":
                 # Read in pages: a row group may be as large as its writer pleased.
                 self._file = _pyarrow("pyarrow.parquet").ParquetFile(
-                    stream, buffer_size=_READ_BUFFER, pre_buffer=False
+                    stream,
+                    buffer_size=_READ_BUFFER,
+                    pre_buffer=False,
+                    page_checksum_verification=True,
                 )
                 self._schema = self._file.schema_arrow
             else:
-                self._file = _pyarrow("pyarrow.ipc").open_file(stream)
+                # What the `datasets` library writes is a stream, which has no footer.
+                start = stream.read(len(_IPC_FILE_MAGIC))
+                stream.seek(0)
+                ipc = _pyarrow("pyarrow.ipc")
+                is_file = start == _IPC_FILE_MAGIC
+                self._file = ipc.open_file(stream) if is_file else ipc.open_stream(stream)
+                self._streams = not is_file
                 self._schema = self._file.schema
-        except (arrow.ArrowException, OSError) as error:
-            raise CorpusError(f"not a whole {kind} file ({error})", name) from None
-        self._kind, self._name, self._errors = kind, name, (arrow.ArrowException, OSError)
 
     @property
     def columns(self) -> list[str]:
@@ -67,10 +77,10 @@ class Table:
 
     @property
     def metadata(self) -> bytes | None:
-        """What `write_vectors` was given as ``metadata``, if it wrote this file."""
+        """The metadata that `write_vectors` was given, if it wrote this file."""
         return (self._schema.metadata or {}).get(_METADATA_KEY)
 
-    def rows(self, columns: list[str]) -> Iterator[dict[str, Any]]:
+    def rows(self, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Each row as a dictionary; a string that is not valid UTF-8 is given as bytes."""
         for batch in self._batches(columns):
             try:
@@ -84,19 +94,39 @@ class Table:
     def vectors(self) -> Iterator[tuple[list[Any], NDArray[Any]]]:
         """Ids and vectors, (rows, width), of a file that `write_vectors` wrote."""
         for batch in self._batches(["id", "vector"]):
-            values = batch["vector"]
-            flat = values.flatten().to_numpy(zero_copy_only=False)
-            yield batch["id"].to_pylist(), flat.reshape(len(values), -1)
+            with self._damaged():
+                values = batch["vector"]
+                flat = values.flatten().to_numpy(zero_copy_only=False)
+                found = batch["id"].to_pylist(), flat.reshape(len(values), -1)
+            yield found
 
-    def _batches(self, columns: list[str]) -> Iterator[Any]:
+    def _batches(self, columns: Sequence[str]) -> Iterator[Any]:
+        batches = self._all_batches(columns)
+        while True:
+            with self._damaged():
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
+
+    def _all_batches(self, columns: Sequence[str]) -> Iterator[Any]:
+        if self._kind == "parquet":
+            yield from self._file.iter_batches(_BATCH_ROWS, columns=list(columns))
+        elif self._streams:
+            for batch in self._file:
+                yield batch.select(columns)
+        else:
+            for i in range(self._file.num_record_batches):
+                yield self._file.get_batch(i).select(columns)
+
+    @contextmanager
+    def _damaged(self) -> Iterator[None]:
+        """Turn what pyarrow raises into CorpusError: of a damaged file that may be anything."""
         try:
-            if self._kind == "parquet":
-                yield from self._file.iter_batches(_BATCH_ROWS, columns=columns)
-            else:
-                for i in range(self._file.num_record_batches):
-                    yield self._file.get_batch(i).select(columns)
-        except self._errors as error:
-            raise CorpusError(f"not a whole {self._kind} file ({error})", self._name) from None
+            yield
+        except Exception as error:
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            raise CorpusError(f"not a whole {self._kind} file ({reason})", self._name) from error
 
 
 def _value(scalar: Any) -> Any:
@@ -106,43 +136,70 @@ def _value(scalar: Any) -> Any:
         return scalar.as_buffer().to_pybytes()
 
 
-def write_vectors(
-    path: Path,
-    kind: str,
-    batches: Iterable[tuple[list[Any], NDArray[Any]]],
-    width: int,
-    dtype: np.dtype[Any],
-    *,
-    integer_ids: bool,
-    metadata: bytes,
-) -> None:
-    """Write columns `id` (int64 or string) and `vector` (fixed-size list of ``width`` values).
+@dataclass(frozen=True)
+class VectorTable:
+    """The schema of a file of vectors: `id`, `vector` (fixed-size list), and kept columns.
 
-    Each of ``batches``, ids and vectors (rows, width), is a row group or record batch.
+    Attributes:
+        dtype: of the stored values.
+        width: stored values of a row.
+        integer_ids: whether `id` is int64, and not string.
+        columns: name and type of each kept column.
+        metadata: goes into the schema.
+    """
+
+    dtype: np.dtype[Any]
+    width: int
+    integer_ids: bool
+    columns: Mapping[str, ColumnType]
+    metadata: bytes
+
+    def schema(self) -> Any:
+        """The schema, for pyarrow."""
+        arrow = _pyarrow()
+        id_type = arrow.int64() if self.integer_ids else arrow.string()
+        fields = [
+            arrow.field("id", id_type, nullable=False),
+            arrow.field("vector", _vector_type(self.dtype, self.width), nullable=False),
+            *(arrow.field(name, self._type(kind)) for name, kind in self.columns.items()),
+        ]
+        return arrow.schema(fields, metadata={_METADATA_KEY: self.metadata})
+
+    def _type(self, kind: ColumnType) -> Any:
+        arrow = _pyarrow()
+        types = {"bool": arrow.bool_(), "int64": arrow.int64(), "double": arrow.float64()}
+        return types.get(kind, arrow.string())
+
+
+def write_vectors(
+    stream: BinaryIO,
+    kind: str,
+    table: VectorTable,
+    batches: Iterable[tuple[list[Any], NDArray[Any], dict[str, list[Any]]]],
+) -> None:
+    """Write a Parquet or Arrow file of vectors into an open file.
+
+    Each of ``batches``, ids, vectors (rows, width) and kept columns, is a row group or record
+    batch.
 
     Raises:
         OptionError: pyarrow is not installed.
     """
-    arrow = _pyarrow()
-    id_type = arrow.int64() if integer_ids else arrow.string()
-    schema = arrow.schema(
-        [
-            arrow.field("id", id_type, nullable=False),
-            arrow.field("vector", _vector_type(dtype, width), nullable=False),
-        ],
-        metadata={_METADATA_KEY: metadata},
-    )
-    with path.open("wb") as stream:
-        if kind == "parquet":
-            writer = _pyarrow("pyarrow.parquet").ParquetWriter(
-                stream, schema, compression="none", use_dictionary=False
-            )
-        else:
-            writer = _pyarrow("pyarrow.ipc").new_file(stream, schema)
-        with writer:
-            for ids, vectors in batches:
-                columns = [arrow.array(ids, id_type), vector_column(vectors)]
-                writer.write_batch(arrow.record_batch(columns, schema=schema))
+    arrow, schema = _pyarrow(), table.schema()
+    if kind == "parquet":
+        writer = _pyarrow("pyarrow.parquet").ParquetWriter(
+            stream, schema, compression="none", use_dictionary=False, write_page_checksum=True
+        )
+    else:
+        writer = _pyarrow("pyarrow.ipc").new_file(stream, schema)
+    with writer:
+        for ids, vectors, kept in batches:
+            arrays = [
+                arrow.array(ids, schema.field("id").type),
+                vector_column(vectors),
+                *(arrow.array(kept[name], schema.field(name).type) for name in table.columns),
+            ]
+            writer.write_batch(arrow.record_batch(arrays, schema=schema))
 
 
 def vector_column(vectors: NDArray[Any]) -> Any:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
-from embedge.corpus.work import State
+from embedge.corpus.journal import State
 from embedge.progress import ProgressBar
 
 _WIDTH = 20

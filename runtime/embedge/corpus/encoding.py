@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from embedge.corpus.journal import State
 from embedge.corpus.rows import BadRow, Id, Row
-from embedge.corpus.work import State
-from embedge.encoder import Encoder
+from embedge.encoder import DOCUMENT_PROMPTS, Encoder
 from embedge.pipeline import Vectors
 from embedge.text.overflow import Overflow
 
@@ -27,7 +27,7 @@ class Chunk:
         bad: those without, each with its number.
         vectors: float32 (good, dim).
         tokens: of the good ones, before truncation.
-        truncated: how many of the good ones were cut.
+        truncated: how many of the good ones were truncated.
         stopped: the bad row, not in this chunk, that ends the job.
     """
 
@@ -45,38 +45,69 @@ class Chunk:
         return [number if row.id is None else row.id for number, row in self.good]
 
 
+@dataclass(frozen=True)
+class RowOptions:
+    """How rows become vectors.
+
+    Attributes:
+        prompt: name of one of the model's prompts; None is its prompt for documents, where it has
+            one, and else its default prompt.
+        overflow: what happens to texts longer than the model takes; "error" makes them bad rows.
+        on_error: "stop" at the first bad row, or "skip" bad rows.
+        chunk: rows between two points from which an interrupted job resumes.
+    """
+
+    prompt: str | None = None
+    overflow: Overflow = "truncate"
+    on_error: OnError = "stop"
+    chunk: int = CHUNK_TEXTS
+
+
+def document_prompt(encoder: Encoder, prompt: str | None) -> str | None:
+    """Name of the prompt that documents get if ``prompt`` is what was asked for."""
+    if prompt is not None:
+        return prompt
+    info = encoder.info
+    default: str | None = info["default_prompt"]
+    return next((name for name in DOCUMENT_PROMPTS if name in info["prompts"]), default)
+
+
 def encode_rows(
     encoder: Encoder,
     rows: Iterable[Row | BadRow],
     first: int = 0,
-    *,
-    prompt: str | None = None,
-    overflow: Overflow = "truncate",
-    on_error: OnError = "stop",
-    chunk: int = CHUNK_TEXTS,
+    options: RowOptions | None = None,
 ) -> Iterator[Chunk]:
     """Encode rows; the first is number ``first`` of the corpus.
 
+    Texts that are equal are encoded once a chunk: equal texts have equal vectors, to the last bit.
     With ``on_error="stop"`` a bad row makes its chunk the last one, which holds the rows before it.
 
     Raises:
         OptionError: the prompt is not one of the model's.
     """
-    for read in _chunks(rows, chunk):
-        counts = encoder.count_tokens([_text(row) for row in read], prompt=prompt)
+    options = options or RowOptions()
+    prompt = document_prompt(encoder, options.prompt)
+    for read in _chunks(rows, options.chunk):
+        texts = list({row.text for row in read if isinstance(row, Row)})
+        counts = dict(zip(texts, encoder.count_tokens(texts, prompt=prompt), strict=True))
         good, bad, tokens, truncated = [], [], 0, 0
-        for number, (row, count) in enumerate(zip(read, counts, strict=True), first):
-            row = _checked(row, count, encoder.max_tokens, overflow)
+        for number, row in enumerate(read, first):
+            if isinstance(row, Row):
+                count = counts[row.text]
+                row = _checked(row, count, encoder.max_tokens, options.overflow)
             if isinstance(row, BadRow):
                 bad.append((number, row))
-                if on_error == "stop":
+                if options.on_error == "stop":
                     break
             else:
                 good.append((number, row))
                 tokens += count
-                truncated += overflow == "truncate" and count > encoder.max_tokens
-        vectors = encoder.encode([row.text for _, row in good], prompt=prompt, overflow=overflow)
-        if bad and on_error == "stop":
+                truncated += options.overflow == "truncate" and count > encoder.max_tokens
+        place = {text: i for i, text in enumerate(dict.fromkeys(row.text for _, row in good))}
+        distinct = encoder.encode(list(place), prompt=prompt, overflow=options.overflow)
+        vectors = distinct[[place[row.text] for _, row in good]] if good else distinct
+        if bad and options.on_error == "stop":
             stopped = bad[0][1]
             yield Chunk(read[: len(good)], good, [], vectors, tokens, truncated, stopped)
             return
@@ -109,12 +140,8 @@ def _chunks(rows: Iterable[Row | BadRow], size: int) -> Iterator[list[Row | BadR
         yield chunk
 
 
-def _text(row: Row | BadRow) -> str:
-    return row.text if isinstance(row, Row) else ""
-
-
-def _checked(row: Row | BadRow, tokens: int, most: int, overflow: Overflow) -> Row | BadRow:
-    if isinstance(row, BadRow) or (tokens and (tokens <= most or overflow != "error")):
+def _checked(row: Row, tokens: int, most: int, overflow: Overflow) -> Row | BadRow:
+    if tokens and (tokens <= most or overflow != "error"):
         return row
     reason = (
         f"{tokens} tokens, but the model takes {most}" if tokens else "no tokens for this model"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from embedge.corpus import arrow
-from embedge.corpus.readers import READERS
+from embedge.corpus.readers import READERS, check_encoding
 from embedge.corpus.rows import BadRow, Fields, Row
 from embedge.errors import CorpusError, OptionError
 
@@ -79,14 +79,16 @@ def find_sources(paths: Sequence[Path], ignore: Path | None = None) -> list[Sour
 
 
 def _files(folder: Path, ignore: Path | None) -> list[Path]:
-    skip = ignore.resolve() if ignore else None
-    return sorted(
+    there = ignore if ignore and ignore.exists() else None
+    found = (
         path
         for path in folder.rglob("*")
         if path.is_file()
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.resolve() != skip
+        and not (there and path.samefile(there))
     )
+    # By the parts of the path, and not by the path: Windows compares those without case.
+    return sorted(found, key=lambda path: path.relative_to(folder).parts)
 
 
 def _source(path: Path) -> Source | None:
@@ -125,17 +127,25 @@ class Corpus:
     """
 
     def __init__(
-        self, sources: Sequence[Source], field: str | None = None, id: str | None = None
+        self,
+        sources: Sequence[Source],
+        field: str | None = None,
+        id: str | None = None,
+        keep: Sequence[str] = (),
     ) -> None:
+        text = "text" if field is None else field
         plain = [source.name for source in sources if source.format == "txt"]
-        if plain and (id is not None or (field is not None and len(plain) == len(sources))):
-            option = f"--id {id}" if id is not None else f"--field {field}"
+        asked = {"--keep": next((name for name in keep if name != text), None), "--id": id}
+        if len(plain) == len(sources):
+            asked["--field"] = field
+        option = next((f"{key} {name}" for key, name in asked.items() if name is not None), None)
+        if plain and option:
             raise OptionError(
                 f"{option}: {plain[0]} is read as a text per line, which has no fields; "
                 "give a .jsonl, .csv, .tsv or .parquet file, or leave the option out"
             )
         self.sources = list(sources)
-        self.fields = Fields("text" if field is None else field, id)
+        self.fields = Fields(text, id, tuple(dict.fromkeys(keep)))
         self.sizes = {source.name: source.size for source in sources}
         self._finished = 0  # bytes of the sources read to their end
         self._raw: BinaryIO | None = None  # the file being read, before decompression
@@ -155,6 +165,8 @@ class Corpus:
             with ExitStack() as stack:
                 try:
                     stream = self._open(source, stack)
+                    if source.format not in _SEEKING:
+                        check_encoding(stream, source.name)
                     yield from READERS[source.format](stream, source.name, self.fields)
                 except (OSError, EOFError, zlib.error) as error:
                     reason = getattr(error, "strerror", None) or error

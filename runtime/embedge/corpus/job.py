@@ -1,27 +1,42 @@
 """A corpus to a file of vectors, resumable at any point and byte for byte the same."""
 
 import hashlib
-import json
+import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from embedge.corpus.bar import CorpusBar
-from embedge.corpus.encoding import CHUNK_TEXTS, Chunk, OnError, advance, encode_rows
+from embedge.corpus.digest import RowDigest, RowReader, json_line
+from embedge.corpus.encoding import Chunk, RowOptions, advance, document_prompt, encode_rows
+from embedge.corpus.files import real_path
 from embedge.corpus.inputs import Corpus
+from embedge.corpus.journal import SIZE_OF, Journal, StoredChunk, open_journal
 from embedge.corpus.layout import LAYOUTS, Layout
-from embedge.corpus.output import check_output, ids_are_rows, make, publish
+from embedge.corpus.metadata import FORMAT, Metadata, id_line
+from embedge.corpus.output import check_output, make_content
+from embedge.corpus.publish import existing, metadata_of, publish
 from embedge.corpus.rows import BadRow, Row
-from embedge.corpus.work import SIZE_OF, Work, open_work
+from embedge.corpus.saved import open_vectors
 from embedge.encoder import Encoder
 from embedge.errors import CorpusError, OptionError
 from embedge.text.overflow import Overflow
 
-FORMAT = 1  # of the facts
+
+@dataclass(frozen=True)
+class JobOptions(RowOptions):
+    """How a corpus becomes a file of vectors.
+
+    Attributes:
+        dtype: "float32", "float16", "int8" or "binary"; see `embedge.corpus.layout`.
+        force: overwrite what another job, or anyone else, has left at the output's place.
+    """
+
+    dtype: str = "float32"
+    force: bool = False
 
 
 @dataclass(frozen=True)
@@ -37,6 +52,7 @@ class Summary:
         seconds: spent, over all runs of the job.
         fingerprint: of the model.
         sha256: of the output file.
+        unchanged: whether it was all done before, so that nothing was written.
     """
 
     output: str
@@ -47,84 +63,180 @@ class Summary:
     seconds: float
     fingerprint: str
     sha256: str
+    unchanged: bool = False
 
 
 def embed_corpus(
     encoder: Encoder,
     corpus: Corpus,
     output: Path,
+    options: JobOptions | None = None,
     *,
-    dtype: str = "float32",
-    prompt: str | None = None,
-    overflow: Overflow = "truncate",
-    on_error: OnError = "stop",
     progress: bool = False,
-    chunk: int = CHUNK_TEXTS,
 ) -> Summary:
     """Encode a corpus into a file, which appears whole or not at all.
 
-    Killed at any moment, the same call goes on where it was, and the file is the same to the last
-    byte as without the kill. ``on_error`` and ``chunk`` may be changed between.
+    Killed at any moment, the same call resumes, and the file is the same to the last byte as
+    without the kill. ``on_error``, ``chunk`` and ``force`` may be changed between. A job that is
+    done already, with the same rows and options, is not done again.
 
     Args:
         encoder: its fingerprint, dim and providers are part of the job.
         corpus: the rows; iterated over once.
         output: path ending in .npy, .jsonl, .parquet or .arrow; see `embedge.corpus.output`.
-        dtype: "float32", "float16", "int8" or "binary"; see `embedge.corpus.layout`.
-        prompt: name of one of the model's prompts.
-        overflow: what happens to texts longer than the model takes; "error" makes them bad rows.
-        on_error: "stop" at the first bad row, or "skip" bad rows into OUTPUT.skipped.
+            Symbolic links are followed, and an existing file's permissions kept.
+        options: how; the defaults of JobOptions.
         progress: draw a bar on standard error, where that is a terminal.
-        chunk: texts between two points that a killed run goes on from.
 
     Raises:
-        CorpusError: a bad row, an input that cannot be read, a full disk, or an unfinished job of
-            the same output that differs from this one.
+        CorpusError: a bad row, an input that cannot be read, a full disk, a file that is there
+            already, or an unfinished job of the same output that differs from this one.
         OptionError: an argument does not fit.
     """
-    check_output(output)
+    options = options or JobOptions()
+    check_output(output, corpus.fields.keep)
+    target = real_path(output)
     paths = [source.path for source in corpus.sources if source.path is not None]
-    if output.exists() and any(output.samefile(path) for path in paths):
+    if target.exists() and any(target.samefile(path) for path in paths):
         raise OptionError(f"--output {output} cannot be written: it is one of the inputs")
-    layout = check_dtype(dtype, encoder)
-    described = describe(encoder, dtype, prompt, overflow)
-    identity = {
-        **described,
-        "form": output.suffix,
-        "providers": encoder.info["providers"],
-        "field": corpus.fields.text,
-        "id": corpus.fields.id,
-        "inputs": list(corpus.sizes),
-        **{SIZE_OF + name: size for name, size in corpus.sizes.items()},
-    }
-    options: dict[str, Any] = {"prompt": prompt, "overflow": overflow, "on_error": on_error}
+    job = _Job(encoder, corpus, target, options)
     try:
-        with open_work(output, identity) as work, closing(iter(corpus)) as rows:
-            if work.state.facts is None:
-                reader = _Reader(rows, work, output)
-                chunks = encode_rows(encoder, reader, work.state.read, chunk=chunk, **options)
-                with CorpusBar(progress, corpus.fraction, work.state) as bar:
-                    _run(chunks, work, layout, reader, bar)
-                _finish(work, described, layout, output)
-            state = work.state
-            assert state.facts is not None
-            publish(work, state.facts, output)
-            work.remove()
+        with open_journal(target, job.identity) as journal, closing(iter(corpus)) as rows:
+            done = job.done_before(journal, rows)
+            if done is not None:
+                return _summary(output, done, 0.0, unchanged=True)
+            reader = RowReader(rows, journal, output)
+            with CorpusBar(progress, corpus.fraction, journal.state) as bar:
+                job.run(journal, reader, bar)
+            metadata = job.publish(journal, reader.digest)
+            journal.finish()
+            return _summary(output, metadata, journal.state.seconds)
     except OSError as error:
         raise CorpusError(
-            f"cannot be written ({error.strerror or error}); see to it and run the same command "
-            "again: it goes on where it was",
+            f"cannot be written ({error.strerror or error}); fix the cause and rerun the same "
+            "command to resume",
             str(output),
         ) from error
+
+
+class _Job:
+    """What one job is, and its steps."""
+
+    def __init__(self, encoder: Encoder, corpus: Corpus, target: Path, options: JobOptions) -> None:
+        self._encoder, self._target, self._options = encoder, target, options
+        self._keep = list(corpus.fields.keep)
+        self._layout = check_dtype(options.dtype, encoder)
+        self._described = {
+            **describe(encoder, options.dtype, options.prompt, options.overflow),
+            "columns": self._keep,
+        }
+        self.identity = {
+            **self._described,
+            "form": target.suffix.lower(),
+            "providers": encoder.info["providers"],
+            "field": corpus.fields.text,
+            "id": corpus.fields.id,
+            "inputs": list(corpus.sizes),
+            **{SIZE_OF + name: size for name, size in corpus.sizes.items()},
+        }
+
+    def done_before(self, journal: Journal, rows: Iterator[Row | BadRow]) -> Metadata | None:
+        """The metadata of the output if it is there already, made of the same by the same.
+
+        Raises:
+            CorpusError: something else is there.
+        """
+        found = self._in_the_way(journal)
+        if not found:
+            return None
+        if not journal.state.read:
+            metadata = self._intact()
+            if metadata and all(
+                getattr(metadata, key) == value for key, value in self._described.items()
+            ):
+                digest = RowDigest()
+                digest.count(rows)
+                if digest.hexdigest() == metadata.input_sha256:
+                    return metadata
+        raise _exists(found[0])
+
+    def run(self, journal: Journal, reader: RowReader, bar: CorpusBar) -> None:
+        """Encode and commit, chunk by chunk."""
+        start = time.monotonic()
+        for chunk in encode_rows(self._encoder, reader, journal.state.read, self._options):
+            now, state = time.monotonic(), journal.state
+            reader.count(chunk.read)
+            journal.append(
+                _stored(chunk, self._layout, bool(self._keep)),
+                replace(
+                    advance(state, chunk),
+                    seconds=state.seconds + now - start,
+                    digest=reader.digest,
+                ),
+            )
+            start = now
+            bar.show(journal.state)
+            if chunk.stopped:
+                journal.forget_sizes()
+                raise CorpusError(
+                    f"{chunk.stopped.reason}. Fix the row, or add --on-error skip, and rerun the "
+                    f"command: it resumes after the {journal.state.texts} texts that are done",
+                    chunk.stopped.file,
+                    chunk.stopped.line,
+                )
+
+    def publish(self, journal: Journal, digest: str) -> Metadata:
+        """Write the output of all that was encoded; ``digest`` is that of all rows."""
+        content = make_content(journal, {**self._described, "input_sha256": digest}, self._target)
+
+        def begin() -> None:
+            found = self._in_the_way(journal)
+            if found:
+                raise _exists(found[0])
+            journal.save(replace(journal.state, publishing=True))
+
+        publish(content, self._target, begin)
+        return content.metadata
+
+    def _in_the_way(self, journal: Journal) -> list[Path]:
+        """Files that are not this job's and that it may not overwrite."""
+        if self._options.force or journal.state.publishing:
+            return []
+        return existing(self._target)
+
+    def _intact(self) -> Metadata | None:
+        try:
+            metadata = metadata_of(self._target)
+            if metadata:
+                with open_vectors(self._target, metadata):
+                    return metadata
+        except CorpusError:
+            pass
+        return None
+
+
+def _exists(path: Path) -> CorpusError:
+    return CorpusError(
+        "the file exists and is not this job's; give another --output, or --force to overwrite it",
+        str(path),
+    )
+
+
+def _summary(
+    output: Path, metadata: Metadata, seconds: float, *, unchanged: bool = False
+) -> Summary:
+    with output.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
     return Summary(
         output=str(output),
-        texts=state.texts,
-        tokens=state.tokens,
-        truncated=state.truncated,
-        skipped=state.skipped,
-        seconds=round(state.seconds, 3),
-        fingerprint=encoder.fingerprint,
-        sha256=state.sha256,
+        texts=metadata.rows,
+        tokens=metadata.tokens,
+        truncated=metadata.truncated,
+        skipped=metadata.skipped,
+        seconds=round(seconds, 3),
+        fingerprint=metadata.fingerprint,
+        sha256=digest,
+        unchanged=unchanged,
     )
 
 
@@ -144,7 +256,7 @@ def check_dtype(dtype: str, encoder: Encoder) -> Layout:
 def describe(
     encoder: Encoder, dtype: str, prompt: str | None, overflow: Overflow
 ) -> dict[str, Any]:
-    """The facts that are known before the job begins."""
+    """The metadata that is known before the job begins."""
     info = encoder.info
     return {
         "format": FORMAT,
@@ -153,90 +265,20 @@ def describe(
         "dim": encoder.dim,
         "dtype": dtype,
         "similarity": info["similarity"],
-        "prompt": info["default_prompt"] if prompt is None else prompt,
+        "prompt": document_prompt(encoder, prompt),
         "overflow": overflow,
     }
 
 
-class _Reader:
-    """The rows that are left of a corpus, after checking that those done are the same."""
-
-    def __init__(self, rows: Iterator[Row | BadRow], work: Work, output: Path) -> None:
-        self._rows = rows
-        self._digest = hashlib.sha256()
-        done = work.state.read
-        read = self.count(islice(self._rows, done))
-        if read != done or (done and self.digest != work.state.digest):
-            raise CorpusError(
-                f"an unfinished run for it has read {done} rows, but the input's first rows are "
-                f"not those any more. Give it the same input again to go on, or delete "
-                f"{work.folder} to start anew",
-                str(output),
-            )
-
-    def __iter__(self) -> Iterator[Row | BadRow]:
-        return self._rows
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the rows counted so far."""
-        return self._digest.hexdigest()
-
-    def count(self, rows: Iterable[Row | BadRow]) -> int:
-        """Add rows to the digest; returns how many there were."""
-        number = 0
-        for row in rows:
-            content = (row.id, row.text) if isinstance(row, Row) else (row.reason, row.raw)
-            self._digest.update(json.dumps(content, default=repr).encode() + b"\n")
-            number += 1
-        return number
-
-
-def _run(
-    chunks: Iterable[Chunk], work: Work, layout: Layout, reader: _Reader, bar: CorpusBar
-) -> None:
-    """Encode and commit, chunk by chunk."""
-    start = time.monotonic()
-    for chunk in chunks:
-        now, state = time.monotonic(), work.state
-        reader.count(chunk.read)
-        work.append(
-            layout.store(chunk.vectors).tobytes(),
-            b"".join(_line(key) for key in chunk.ids),
-            b"".join(_line(_skipped(number, row)) for number, row in chunk.bad),
-            replace(
-                advance(state, chunk), seconds=state.seconds + now - start, digest=reader.digest
-            ),
-        )
-        start = now
-        bar.show(work.state)
-        if chunk.stopped:
-            work.forget_sizes()
-            raise CorpusError(
-                f"{chunk.stopped.reason}. Mend the row, or add --on-error skip, and run the "
-                f"command again: it goes on after the {work.state.texts} texts that are done",
-                chunk.stopped.file,
-                chunk.stopped.line,
-            )
-
-
-def _line(value: Any) -> bytes:
-    return json.dumps(value, default=repr).encode() + b"\n"
+def _stored(chunk: Chunk, layout: Layout, columns: bool) -> StoredChunk:
+    return StoredChunk(
+        layout.store(chunk.vectors).tobytes(),
+        b"".join(map(id_line, chunk.ids)),
+        b"".join(json_line(_skipped(number, row)) for number, row in chunk.bad),
+        b"".join(json_line(dict(row.columns)) for _, row in chunk.good) if columns else b"",
+    )
 
 
 def _skipped(number: int, row: BadRow) -> dict[str, Any]:
-    place = {"number": number, "file": row.file, "line": row.line}
+    place = {"number": number, "file": row.file.replace(os.sep, "/"), "line": row.line}
     return {**place, "reason": row.reason, "row": row.raw}
-
-
-def _finish(work: Work, described: Mapping[str, Any], layout: Layout, output: Path) -> None:
-    """Make the output and note in the journal that it is there."""
-    work.set_header(layout.dtype, layout.width(described["dim"]))
-    facts = {
-        **described,
-        "rows": work.state.texts,
-        "ids_are_rows": ids_are_rows(work.file("ids")),
-    }
-    with make(work, facts, output).open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    work.save(replace(work.state, facts=facts, sha256=digest))

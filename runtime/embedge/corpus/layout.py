@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from embedge.errors import OptionError
 from embedge.similarity import Vectors, unit
 
 Stored = NDArray[Any]
@@ -39,6 +40,14 @@ class Layout:
     needs_unit: bool = False
 
 
+def _store_float16(vectors: Vectors) -> Stored:
+    with np.errstate(over="ignore"):
+        stored = vectors.astype("<f2")
+    if not np.isfinite(stored).all():
+        raise OptionError("a vector has a component that float16 cannot hold; use dtype float32")
+    return stored
+
+
 def _store_int8(vectors: Vectors) -> Stored:
     largest = np.abs(vectors).max(axis=1, keepdims=True, initial=0)
     scale = np.float32(127) / np.where(largest > 0, largest, np.float32(1))
@@ -60,7 +69,7 @@ LAYOUTS: dict[str, Layout] = {
     "float16": Layout(
         np.dtype("<f2"),
         lambda dim: dim,
-        lambda vectors: vectors.astype("<f2"),
+        _store_float16,
         lambda stored, dim: stored.astype(np.float32),
     ),
     "int8": Layout(

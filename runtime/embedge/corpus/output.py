@@ -1,153 +1,209 @@
-"""What a finished job leaves: the vectors in one of four forms, and the facts that go with them.
+"""What a finished job leaves: the vectors in one of four forms, and their metadata.
 
     VECTORS.npy       (texts, width) of the dtype's layout, for numpy.load(..., mmap_mode="r")
-    VECTORS.jsonl     {"id": ..., "vector": [...]} a line
-    VECTORS.parquet   columns id (int64 or string) and vector (fixed-size list); .arrow likewise
+    VECTORS.jsonl     {"id": ..., "vector": [...], kept columns} a line
+    VECTORS.parquet   columns id (int64 or string), vector (fixed-size list), kept columns;
+                      .arrow likewise
 
-The facts, a JSON object, are beside .npy and .jsonl as VECTORS.npy.json, and inside .parquet and
+The metadata, a JSON object, is beside .npy and .jsonl as VECTORS.npy.json, and inside .parquet and
 .arrow as the schema's metadata `embedge`. Beside .npy, VECTORS.npy.ids has the id of each row, a
 JSON value a line, unless the ids are the rows' numbers from 0. VECTORS.npy.skipped has the rows
 that were skipped, if any were: {"number", "file", "line", "reason", "row"} a line.
 """
 
 import json
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import islice
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 
 from embedge.corpus import arrow
-from embedge.corpus.layout import LAYOUTS
+from embedge.corpus.columns import column_types, convert
+from embedge.corpus.journal import Journal
+from embedge.corpus.layout import Stored
+from embedge.corpus.metadata import Checksums, Metadata
 from embedge.corpus.rows import Id
-from embedge.corpus.work import HEADER_BYTES, Work, sync_folder, write_durably
-from embedge.errors import OptionError
+from embedge.errors import CorpusError, OptionError
 
-_BATCH_ROWS = 16384
 _INT64 = range(-(2**63), 2**63)
+RESERVED = ("id", "vector")  # the columns that every output has
 
-Facts = Mapping[str, Any]
+# One batch of an output: ids, stored vectors (rows, width), and the kept columns of each row.
+Batch = tuple[list[Id], Stored, list[dict[str, Any]]]
 
 
-def check_output(path: Path) -> None:
-    """Raise OptionError where a job could not write ``path`` in the end."""
+def check_output(path: Path, keep: Sequence[str] = ()) -> None:
+    """Raise OptionError where a job could not write ``path``, or keep columns in it, in the end."""
     reason = ""
     if path.is_dir():
         reason = "it is a folder; give the path of a file"
-    elif path.suffix not in _FORMS:
+    elif path.suffix.lower() not in _FORMS:
         reason = f"its name should end in {', '.join(_FORMS)}"
     elif not path.parent.is_dir():
         reason = f"there is no folder {path.parent}; make it first"
+    elif keep and path.suffix.lower() == ".npy":
+        reason = "a .npy file has no columns; use .parquet, .arrow or .jsonl to keep some"
     if reason:
         raise OptionError(f"--output {path} cannot be written: {reason}")
-    if path.suffix in _ARROW:
+    for name in keep:
+        if name in RESERVED:
+            raise OptionError(f"the column {name!r} cannot be kept: the output has one of its own")
+    if is_arrow(path):
         arrow.require()
 
 
+def is_arrow(path: Path) -> bool:
+    """Whether a file's name is that of a Parquet or Arrow file, which holds its own metadata."""
+    return path.suffix.lower() in (".parquet", ".arrow")
+
+
 def sidecar(output: Path, kind: str) -> Path:
-    """Path of a file beside the output: "json" (the facts), "ids" or "skipped"."""
+    """Path of a file beside the output: "json" (the metadata), "ids" or "skipped"."""
     return output.with_name(f"{output.name}.{kind}")
 
 
-def make(work: Work, facts: Facts, output: Path) -> Path:
-    """Make the output in ``work``'s folder, durably, from its vectors.npy and ids; its path there.
+@dataclass(frozen=True)
+class Content:
+    """All that an output is made of.
 
-    Can be repeated after a kill at any point.
+    Attributes:
+        journal: holds the chunks.
+        metadata: of the output.
+        integer_ids: whether all ids are integers of 64 bits.
+        text_ids: whether ids that are none are written as strings: Parquet and Arrow.
     """
-    path = _finished(work, output)
-    _FORMS[output.suffix](path, work.file("vectors.npy"), work.file("ids"), facts)
-    with path.open("rb") as stream:
-        os.fsync(stream.fileno())
-    return path
+
+    journal: Journal
+    metadata: Metadata
+    integer_ids: bool
+    text_ids: bool
+
+    def batches(self) -> Iterator[Batch]:
+        """The rows, chunk by chunk."""
+        for chunk in self.journal.chunks():
+            ids: list[Id] = [json.loads(line) for line in chunk.ids.splitlines()]
+            if not ids:
+                continue
+            if self.text_ids and not self.integer_ids:
+                ids = [str(key) for key in ids]
+            vectors = np.frombuffer(chunk.vectors, self.metadata.layout.dtype)
+            columns = [json.loads(line) for line in chunk.columns.splitlines()]
+            yield ids, vectors.reshape(len(ids), -1), columns or [{} for _ in ids]
 
 
-def publish(work: Work, facts: Facts, output: Path) -> None:
-    """Move all to its place; can be repeated after a kill at any point.
+def make_content(journal: Journal, described: Mapping[str, Any], output: Path) -> Content:
+    """Go through all chunks once, for the metadata of an output made of them.
 
-    The facts of an older output go first and the new ones come last: vectors never lie beside the
-    facts of others.
+    Args:
+        journal: holds the chunks.
+        described: all metadata but the counts and the checksums of the vectors.
+        output: its name decides the form.
     """
-    sidecar(output, "json").unlink(missing_ok=True)
-    keep_ids = output.suffix == ".npy" and not facts["ids_are_rows"]
-    for kind, keep in (("ids", keep_ids), ("skipped", work.state.skipped > 0)):
-        if not keep:
-            sidecar(output, kind).unlink(missing_ok=True)
-        elif work.file(kind).exists():
-            work.file(kind).replace(sidecar(output, kind))
-    if _finished(work, output).exists():
-        _finished(work, output).replace(output)
-    if output.suffix not in _ARROW:
-        write_durably(sidecar(output, "json"), json.dumps(facts, indent=1).encode() + b"\n")
-    sync_folder(output.parent)
+    integers = running = True
+    row = 0
+    for chunk in journal.chunks():
+        for line in chunk.ids.splitlines():
+            key = json.loads(line)
+            is_integer = type(key) is int
+            integers &= is_integer and key in _INT64
+            running &= is_integer and key == row
+            row += 1
+    state = journal.state
+    if row != state.texts:
+        raise CorpusError(
+            f"the journal is damaged (expected {state.texts} texts, got {row}); delete it to "
+            "start over",
+            str(journal.path),
+        )
+    checksums = Checksums()
+    metadata = Metadata(
+        **described,
+        rows=state.texts,
+        ids_are_rows=running,
+        skipped=state.skipped,
+        tokens=state.tokens,
+        truncated=state.truncated,
+        vectors_sha256="",
+        ids_sha256="",
+    )
+    content = Content(journal, metadata, integers, is_arrow(output))
+    for ids, vectors, _ in content.batches():
+        checksums.add(ids, vectors)
+    metadata = replace(metadata, vectors_sha256=checksums.vectors, ids_sha256=checksums.ids)
+    return replace(content, metadata=metadata)
 
 
-def _finished(work: Work, output: Path) -> Path:
-    return work.file("vectors.npy" if output.suffix == ".npy" else "finished")
+def write_output(stream: BinaryIO, content: Content, output: Path) -> None:
+    """Write the vectors into an open file, in the form that the output's name asks for."""
+    _FORMS[output.suffix.lower()](stream, content)
 
 
-def read_ids(path: Path) -> Iterator[Id]:
-    """The ids of a file of them."""
-    with path.open("rb") as stream:
-        for line in stream:
-            yield json.loads(line)
+def write_ids(stream: BinaryIO, content: Content) -> None:
+    """Write the ids, a JSON value a line."""
+    for chunk in content.journal.chunks():
+        stream.write(chunk.ids)
 
 
-def ids_are_rows(path: Path) -> bool:
-    """Whether the ids of a file of them are 0, 1, 2, ..."""
-    return all(key == row and type(key) is int for row, key in enumerate(read_ids(path)))
+def write_skipped(stream: BinaryIO, content: Content) -> None:
+    """Write the rows that were skipped, a JSON object a line."""
+    for chunk in content.journal.chunks():
+        stream.write(chunk.skipped)
 
 
-def _batches(
-    vectors: Path, ids: Iterable[Id], facts: Facts
-) -> Iterator[tuple[list[Id], NDArray[Any]]]:
-    """Ids and stored vectors, (rows, width). Read rather than mapped, so that memory is flat."""
-    layout = LAYOUTS[facts["dtype"]]
-    width = layout.width(facts["dim"])
-    keys = iter(ids)
-    with vectors.open("rb") as stream:
-        stream.seek(HEADER_BYTES)
-        while data := stream.read(_BATCH_ROWS * width * layout.dtype.itemsize):
-            block = np.frombuffer(data, layout.dtype).reshape(-1, width)
-            yield list(islice(keys, len(block))), block
+def _write_npy(stream: BinaryIO, content: Content) -> None:
+    shape = (content.metadata.rows, content.metadata.width)
+    header = {"descr": content.metadata.layout.dtype.str, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(stream, header)
+    for chunk in content.journal.chunks():
+        stream.write(chunk.vectors)
 
 
-def _write_jsonl(path: Path, vectors: Path, ids: Path, facts: Facts) -> None:
-    with path.open("w", encoding="utf-8", newline="\n") as stream:
-        for keys, block in _batches(vectors, read_ids(ids), facts):
-            for key, vector in zip(keys, block.tolist(), strict=True):
-                line = json.dumps({"id": key, "vector": vector}, ensure_ascii=False)
-                stream.write(line + "\n")
+def jsonl_lines(batch: Batch) -> Iterator[bytes]:
+    """The lines of a .jsonl output."""
+    for key, vector, columns in zip(batch[0], batch[1].tolist(), batch[2], strict=True):
+        row = {"id": key, "vector": vector, **columns}
+        yield json.dumps(row, ensure_ascii=False).encode() + b"\n"
 
 
-def _write_arrow(path: Path, vectors: Path, ids: Path, facts: Facts, *, kind: str) -> None:
-    layout = LAYOUTS[facts["dtype"]]
-    integers = all(isinstance(key, int) and key in _INT64 for key in read_ids(ids))
-    keys = read_ids(ids) if integers else map(str, read_ids(ids))
+def _write_jsonl(stream: BinaryIO, content: Content) -> None:
+    for batch in content.batches():
+        stream.writelines(jsonl_lines(batch))
+
+
+def _write_arrow(stream: BinaryIO, content: Content, *, kind: str) -> None:
+    types = column_types(
+        (row for batch in content.batches() for row in batch[2]), content.metadata.columns
+    )
+    table = arrow.VectorTable(
+        dtype=content.metadata.layout.dtype,
+        width=content.metadata.width,
+        integer_ids=content.integer_ids,
+        columns=types,
+        metadata=content.metadata.dump(),
+    )
     arrow.write_vectors(
-        path,
+        stream,
         kind,
-        _batches(vectors, keys, facts),
-        layout.width(facts["dim"]),
-        layout.dtype,
-        integer_ids=integers,
-        metadata=json.dumps(facts).encode(),
+        table,
+        (
+            (ids, vectors, {name: convert(rows, name, types[name]) for name in types})
+            for ids, vectors, rows in content.batches()
+        ),
     )
 
 
-def _write_parquet(path: Path, vectors: Path, ids: Path, facts: Facts) -> None:
-    _write_arrow(path, vectors, ids, facts, kind="parquet")
+def _write_parquet(stream: BinaryIO, content: Content) -> None:
+    _write_arrow(stream, content, kind="parquet")
 
 
-def _write_ipc(path: Path, vectors: Path, ids: Path, facts: Facts) -> None:
-    _write_arrow(path, vectors, ids, facts, kind="arrow")
+def _write_ipc(stream: BinaryIO, content: Content) -> None:
+    _write_arrow(stream, content, kind="arrow")
 
 
-_ARROW = (".parquet", ".arrow")
-_FORMS: dict[str, Callable[[Path, Path, Path, Facts], None]] = {
-    ".npy": lambda path, vectors, ids, facts: None,
+_FORMS: dict[str, Callable[[BinaryIO, Content], None]] = {
+    ".npy": _write_npy,
     ".jsonl": _write_jsonl,
     ".parquet": _write_parquet,
     ".arrow": _write_ipc,

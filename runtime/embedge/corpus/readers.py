@@ -4,6 +4,7 @@ A reader never stops at a bad row: it yields a BadRow and goes on. It raises Cor
 file as a whole is of no use.
 """
 
+import codecs
 import csv
 import io
 import json
@@ -18,15 +19,36 @@ from embedge.errors import CorpusError
 Rows = Iterator[Row | BadRow]
 Reader = Callable[[BinaryIO, str, Fields], Rows]
 
-_BOM = b"\xef\xbb\xbf"
+_START = 64  # bytes that show the encoding
 _LARGEST_CSV_FIELD = 2**31 - 1
+
+
+def check_encoding(stream: BinaryIO, file: str) -> None:
+    """Raise CorpusError for UTF-16 and UTF-32; what is read is UTF-8. Nothing is consumed."""
+    peek = getattr(stream, "peek", None)
+    if peek is not None:
+        start = bytes(peek(_START)[:_START])
+    else:
+        start = stream.read(_START)
+        stream.seek(-len(start), io.SEEK_CUR)
+    pairs = start[: len(start) // 2 * 2]
+    # Without a mark of its byte order, Latin text in UTF-16 has a zero in every second byte.
+    halves = (pairs[::2], pairs[1::2])
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or (
+        len(pairs) >= 4 and any(not any(half) for half in halves) and any(pairs)
+    ):
+        raise CorpusError("expected UTF-8, got UTF-16 or UTF-32; save it as UTF-8", file)
 
 
 def _read_txt(stream: BinaryIO, file: str, fields: Fields) -> Rows:
     """A text a line; an empty line is an empty text."""
     for number, data in _lines(stream):
         line = _decode(data, file, number)
-        yield line if isinstance(line, BadRow) else Row(None, line, file, number)
+        del data  # a line may be as large as the file
+        if isinstance(line, BadRow):
+            yield line
+        else:
+            yield Row(None, line, file, number, dict.fromkeys(fields.keep, line))
 
 
 def _read_jsonl(stream: BinaryIO, file: str, fields: Fields) -> Rows:
@@ -51,17 +73,21 @@ def _read_jsonl(stream: BinaryIO, file: str, fields: Fields) -> Rows:
 
 def _lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
     for number, line in enumerate(stream, 1):
-        if number == 1:
-            line = line.removeprefix(_BOM)
-        yield number, line.rstrip(b"\r\n")
+        held = [line.removeprefix(codecs.BOM_UTF8) if number == 1 else line]
+        del line  # so that only the consumer holds it
+        yield number, held.pop()
 
 
 def _decode(data: bytes, file: str, line: int) -> str | BadRow:
+    """The text of a line, without its end."""
+    end = len(data)
+    while end and data[end - 1] in b"\r\n":
+        end -= 1
     try:
-        return data.decode("utf-8")
+        return str(memoryview(data)[:end], "utf-8")  # without a copy of the bytes
     except UnicodeDecodeError as error:
         reason = f"not valid UTF-8 (byte 0x{data[error.start]:02x} at {error.start})"
-        return BadRow(reason, data.decode("utf-8", "backslashreplace"), file, line)
+        return BadRow(reason, data[:end].decode("utf-8", "backslashreplace"), file, line)
 
 
 def _read_table(
@@ -88,6 +114,9 @@ def _read_table(
             if header is None:
                 header = values
                 _check_columns(header, fields, file)
+            elif len(values) > len(header):
+                reason = f"expected {len(header)} values as in the header, got {len(values)}"
+                yield BadRow(reason, values, file, line)
             elif values:
                 yield make_row(dict(zip(header, values, strict=False)), values, fields, file, line)
     finally:
@@ -95,12 +124,19 @@ def _read_table(
 
 
 def _check_columns(columns: list[str], fields: Fields, file: str) -> None:
+    options = {fields.text: "--column", fields.id: "--id"}
     for name in fields.names:
-        if name not in columns:
+        option = options.get(name, "--keep")
+        count = columns.count(name)
+        if count == 0:
             there = ", ".join(map(repr, columns)) or "none"
-            option = "--id" if name == fields.id else "--column"
             raise CorpusError(
                 f"there is no column {name!r}; name one with {option}: {there[:300]}", file
+            )
+        if count > 1:
+            raise CorpusError(
+                f"{count} columns are named {name!r}; rename one, or name another with {option}",
+                file,
             )
 
 

@@ -3,18 +3,23 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 Id = int | str
 
 
 class Row(NamedTuple):
-    """A text; ``id`` is None where the corpus gives none. ``line`` counts from 1."""
+    """A text; ``id`` is None where the corpus gives none. ``line`` counts from 1.
+
+    ``columns`` has the values of the columns that are kept, of those that the row has.
+    """
 
     id: Id | None
     text: str
     file: str
     line: int
+    columns: Mapping[str, Any] = MappingProxyType({})
 
 
 class BadRow(NamedTuple):
@@ -28,15 +33,27 @@ class BadRow(NamedTuple):
 
 @dataclass(frozen=True)
 class Fields:
-    """Names of the fields or columns that hold the text and the id (None: there is no id)."""
+    """Names of the fields or columns that are read.
+
+    Attributes:
+        text: holds the text.
+        id: holds the id; None: there is no id.
+        keep: are kept for the output, as they are.
+    """
 
     text: str = "text"
     id: str | None = None
+    keep: tuple[str, ...] = ()
+
+    @property
+    def needed(self) -> list[str]:
+        """The fields that every row must have."""
+        return [self.text] if self.id in (None, self.text) else [self.text, str(self.id)]
 
     @property
     def names(self) -> list[str]:
-        """The fields that are read."""
-        return [self.text] if self.id in (None, self.text) else [self.text, str(self.id)]
+        """The fields that are read, each once."""
+        return list(dict.fromkeys([*self.needed, *self.keep]))
 
 
 def make_row(
@@ -49,11 +66,12 @@ def make_row(
         reason = _not_id(key, fields.id)
     if reason:
         return BadRow(reason, raw, file, line)
-    return Row(key, values[fields.text], file, line)
+    columns = {name: values[name] for name in fields.keep if name in values}
+    return Row(key, values[fields.text], file, line, columns)
 
 
 def _missing(values: Mapping[str, Any], fields: Fields) -> str:
-    missing = [name for name in fields.names if name not in values]
+    missing = [name for name in fields.needed if name not in values]
     if not missing:
         return ""
     there = ", ".join(map(repr, values)) or "none"

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from embedge.corpus import arrow
+from embedge.corpus.encoding import document_prompt
 from embedge.corpus.job import check_dtype, describe
 from embedge.encoder import Encoder
 from embedge.errors import CorpusError, OptionError
 from embedge.text.overflow import Overflow
 
-FACTS = "_embedge.json"  # readers of Parquet folders pass over names that begin with _
+METADATA_FILE = "_embedge.json"  # readers of Parquet folders pass over names that begin with _
 
 _BATCH_TEXTS = 4096
 # Ray reads and writes with tasks of one CPU: with as many actors as CPUs, whole ones would leave
@@ -61,7 +62,7 @@ class EmbedBatch:
             )
         self._layout = check_dtype(dtype, self._encoder)
         self._column, self._id = column, id
-        self._prompt, self._overflow = prompt, overflow
+        self._prompt, self._overflow = document_prompt(self._encoder, prompt), overflow
 
     def __call__(self, batch: Any) -> Any:
         """Encode a batch, a pyarrow.Table.
@@ -92,8 +93,8 @@ def embed_parquet(
     """Encode Parquet into a folder of Parquet with the columns id and vector, in any order.
 
     Runs on the cluster that this process is connected to, or on a local one, which sends no usage
-    statistics unless RAY_USAGE_STATS_ENABLED is 1. The facts (model, fingerprint, dtype, ...) are
-    in the folder's `_embedge.json`, which appears when all is there.
+    statistics unless RAY_USAGE_STATS_ENABLED is 1. The metadata (model, fingerprint, ...) is in
+    the folder's `_embedge.json`, which appears when all is there.
 
     Args:
         source: a Parquet file or a folder of them.
@@ -114,7 +115,7 @@ def embed_parquet(
         raise OptionError(f"{folder} is there already; give a folder that is new or empty")
     encoder = Encoder(model, dim=dim)
     check_dtype(dtype, encoder)
-    facts = describe(encoder, dtype, prompt, overflow)
+    metadata = describe(encoder, dtype, prompt, overflow)
     rows = ray_data.read_parquet(os.fspath(source), columns=[id, column])
     vectors = rows.map_batches(
         EmbedBatch,
@@ -136,7 +137,7 @@ def embed_parquet(
     )
     vectors.write_parquet(os.fspath(output))
     count = int(ray_data.read_parquet(os.fspath(output), columns=["id"]).count())
-    (folder / FACTS).write_text(json.dumps({**facts, "rows": count}, indent=1) + "\n")
+    (folder / METADATA_FILE).write_text(json.dumps({**metadata, "rows": count}, indent=1) + "\n")
     return count
 
 

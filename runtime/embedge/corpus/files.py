@@ -1,0 +1,81 @@
+"""Files that appear whole or not at all and survive a power cut, on every system."""
+
+import importlib
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+# On Windows a virus scanner or an indexer may hold a file for a moment after it was written.
+_TRIES = 20
+_SECONDS_BETWEEN_TRIES = 0.05
+
+
+def real_path(path: Path) -> Path:
+    """The file that a path stands for, symbolic links followed, whether it exists or not."""
+    return Path(os.path.realpath(path))
+
+
+def write_synced(path: Path, write: Callable[[BinaryIO], object], like: Path) -> None:
+    """Write a file and return when it is on the disk.
+
+    Args:
+        path: is created or overwritten.
+        write: is given the open file.
+        like: a file whose permissions ``path`` gets, where it exists; they are set before the
+            first byte is written.
+    """
+    path.unlink(missing_ok=True)
+    with path.open("wb") as stream:
+        if like.exists():
+            shutil.copymode(like, path)
+        write(stream)
+        stream.flush()
+        _sync(stream.fileno())
+
+
+def replace(new: Path, target: Path) -> None:
+    """Move a file to its place, which it takes at once and whole."""
+    _retry(lambda: new.replace(target))
+
+
+def remove(path: Path) -> None:
+    """Delete a file, if it is there."""
+    _retry(lambda: path.unlink(missing_ok=True))
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder durable. Windows cannot open folders, and needs no such call."""
+    if sys.platform == "win32":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network file systems refuse it
+            _sync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync(descriptor: int) -> None:
+    """Flush a file to the disk; on macOS fsync alone leaves it in the drive's cache."""
+    if sys.platform == "darwin":
+        fcntl = importlib.import_module("fcntl")
+        with suppress(OSError):  # a file system without it
+            fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+            return
+    os.fsync(descriptor)
+
+
+def _retry(action: Callable[[], object]) -> None:
+    for _ in range(_TRIES):
+        with suppress(PermissionError):
+            action()
+            return
+        if sys.platform != "win32":
+            break
+        time.sleep(_SECONDS_BETWEEN_TRIES)
+    action()
