@@ -21,8 +21,8 @@ def test_killed_anywhere_it_goes_on_to_the_same_bytes(model_file: Path) -> None:
     everywhere, at_random = (
         list(map(int, re.findall(r"\d+", line))) for line in result.stdout.splitlines()
     )
-    assert everywhere[0] >= 100
-    assert everywhere[1] == everywhere[2] >= 80
+    assert everywhere[0] >= 50
+    assert everywhere[1] == everywhere[2] >= 40
     assert at_random[0] >= 5
     assert at_random[1] == at_random[2]
 
