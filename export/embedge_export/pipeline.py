@@ -1,6 +1,7 @@
 """source > trace > graph > quantize > pack > verify, and a file only if all of it went well."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -92,8 +93,6 @@ def export(
     """
     if format not in get_args(Format):
         raise OptionError(f"unknown format {format!r}; known: {', '.join(get_args(Format))}")
-    if Path(output).is_dir():
-        raise ExportError("pack", f"{output} is a folder; give the path of the file to write")
     outputs = {format: Path(output)}
     return _export(Recipe.of(source), outputs, calibration, pairs, notify, progress)[format]
 
@@ -112,8 +111,9 @@ def export_all(
     The files appear when all of them are proven. Arguments, reports and errors are `export`'s.
     """
     recipe = Recipe.of(source)
-    name = recipe.name or Path(recipe.source).name
-    outputs = {format: Path(folder) / f"{name}.{format}.onnx" for format in get_args(Format)}
+    outputs = {
+        format: Path(folder) / f"{recipe.title}.{format}.onnx" for format in get_args(Format)
+    }
     return _export(recipe, outputs, calibration, pairs, notify, progress)
 
 
@@ -125,14 +125,14 @@ def _export(
     notify: Notify,
     progress: bool,
 ) -> dict[Format, Report]:
-    folder = next(iter(outputs.values())).parent
-    if not folder.is_dir():
-        raise ExportError("pack", f"there is no folder {folder}; make it first")
+    folder = _writable_folder(outputs.values())
     notify(f"source    {recipe.source}")
     with _step("source"):
         source = load(recipe)
         probes = _probes(recipe, source)
         judge = verify.Judge(source, probes, pairs, folder, notify)
+    for remark in source.remarks:
+        notify(f"source    {remark}")
     for key, value in source.overridden.items():
         notify(f"source    {key} instead of the model's own {value!r}")
     notify(f"trace     {source.origin['architecture']}, {source.max_tokens} tokens")
@@ -170,12 +170,34 @@ def _export(
                 data = pack.pack(made, stated, source.tokenizer_json, proof.probes, proof.report)
                 size = temporary.write_bytes(data)
                 del data
-                written = Encoder(temporary).encode(probes)
+                written = Encoder(temporary, dim=settings.dim).encode(probes)
                 if not np.array_equal(written, proof.vectors):
                     raise ExportError("verify", "the file gives other vectors than its draft")
             reports[format] = proof.report
             notify(f"pack      {output}, {size:,} bytes")
     return reports
+
+
+def _writable_folder(outputs: Iterable[Path]) -> Path:
+    """The folder of the outputs; refused now rather than after minutes of work.
+
+    Raises:
+        ExportError: it is missing, nothing can be written in it, or an output is a folder.
+    """
+    for output in outputs:
+        folder = output.parent.resolve()
+        if not folder.is_dir():
+            raise ExportError("pack", f"there is no folder {folder}; make it first")
+        if output.is_dir():
+            raise ExportError("pack", f"{output} is a folder; give the path of the file to write")
+        try:
+            with tempfile.NamedTemporaryFile(prefix=f".{output.name}.", dir=folder):
+                pass
+        except OSError as error:
+            raise ExportError(
+                "pack", f"{folder / output.name} cannot be written: {error.strerror or error}"
+            ) from error
+    return folder
 
 
 @contextmanager
@@ -216,6 +238,7 @@ def _settings(source: Source, dim: int) -> ModelSettings:
         similarity=source.similarity,
         source=source.origin,
         licence=source.licence,
+        default_dim=source.default_dim if (source.default_dim or dim) < dim else None,
         matryoshka_dims=tuple(n for n in source.matryoshka_dims if n < dim),
     )
 

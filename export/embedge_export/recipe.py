@@ -7,6 +7,8 @@ from typing import Any
 
 from embedge.errors import ExportError
 
+HUB_CACHE = "models--"  # how the hub's cache names the folder of a repository
+
 # Short and long, plain and odd: what a machine must get right to be trusted with a file.
 PROBES = (
     "A man is eating food.",
@@ -100,6 +102,20 @@ class Recipe:
                 "which is 'organization/name'",
             )
         return cls(text)
+
+    @property
+    def title(self) -> str:
+        """The model's name: the recipe's, or the last part of the source."""
+        if self.name is not None:
+            return self.name
+        path = Path(self.source)
+        if not path.is_dir():
+            return path.name
+        path = path.resolve()  # "." has no name
+        for place in (path, *path.parents[:2]):
+            if place.name.startswith(HUB_CACHE):  # models--organization--name/snapshots/COMMIT
+                return place.name.rpartition("--")[2]
+        return path.name
 
 
 def _localized(values: dict[str, Any], folder: Path) -> dict[str, Any]:

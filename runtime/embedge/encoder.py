@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedge.errors import OptionError, warn
+from embedge.modelfile.settings import ModelSettings
 from embedge.ort.batching import micro_batches, run_batches
 from embedge.ort.loading import load, read_model
 from embedge.ort.threads import check_threads
@@ -75,7 +76,7 @@ class Encoder:
         self._threads = check_threads(threads)
         file = read_model(model)
         self._settings = file.settings
-        self._dim = _check_dim(dim, file.settings.dim)
+        self._dim = _check_dim(dim, file.settings)
         self._tokenizer, self._session = load(file, providers, self._threads)
         self._pipeline = Pipeline(file.settings, self._tokenizer, self._session)
         self._file = replace(file, data=memoryview(b""))  # onnxruntime has its own copy
@@ -293,9 +294,9 @@ class Encoder:
             )
 
 
-def _check_dim(dim: Any, full: int) -> int:
+def _check_dim(dim: Any, settings: ModelSettings) -> int:
     if dim is None:
-        return full
-    if isinstance(dim, bool) or not isinstance(dim, int) or not 1 <= dim <= full:
-        raise OptionError(f"dim should be an integer from 1 to {full}, but is {dim!r}")
+        return settings.default_dim or settings.dim
+    if isinstance(dim, bool) or not isinstance(dim, int) or not 1 <= dim <= settings.dim:
+        raise OptionError(f"dim should be an integer from 1 to {settings.dim}, but is {dim!r}")
     return dim

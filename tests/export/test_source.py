@@ -10,7 +10,7 @@ from sentence_transformers.sentence_transformer import modules as st
 from embedge.errors import ExportError
 from embedge_export.graph.head import Dense, LayerNorm, Normalize, Pool
 from embedge_export.recipe import Recipe
-from embedge_export.source import load as source_module
+from embedge_export.source import locate as locate_module
 from embedge_export.source.load import load
 from embedge_export.source.trace import trace
 
@@ -70,8 +70,9 @@ def test_what_does_not_fit_is_refused(
 
 
 def test_an_unknown_module_is_refused_by_name(tmp_path: Path, transformer_folder: Path) -> None:
-    recipe = saved(tmp_path / "m", transformer_folder, st.Pooling(32, "mean"), st.Dropout(0.5))
-    with pytest.raises(ExportError, match="the module Dropout is not supported; supported are"):
+    layers = st.WeightedLayerPooling(32, num_hidden_layers=2)
+    recipe = saved(tmp_path / "m", transformer_folder, layers, st.Pooling(32, "mean"))
+    with pytest.raises(ExportError, match="the module WeightedLayerPooling is not supported; supp"):
         load(recipe)
 
 
@@ -101,7 +102,7 @@ def test_a_hub_id_is_fetched_at_its_revision(
         asked.update(options, repository=repository)
         return str(sentence_folder)
 
-    monkeypatch.setattr(source_module, "snapshot_download", snapshot_download)
+    monkeypatch.setattr(locate_module, "snapshot_download", snapshot_download)
     source = load(Recipe("organization/name", revision="abc123"))
     assert (asked["repository"], asked["revision"]) == ("organization/name", "abc123")
     assert source.origin["repository"] == "organization/name"
@@ -112,6 +113,6 @@ def test_a_hub_that_cannot_be_reached_is_said_so(monkeypatch: pytest.MonkeyPatch
     def snapshot_download(repository: str, **options: object) -> str:
         raise LocalEntryNotFoundError("no network\nand a long trace")
 
-    monkeypatch.setattr(source_module, "snapshot_download", snapshot_download)
+    monkeypatch.setattr(locate_module, "snapshot_download", snapshot_download)
     with pytest.raises(ExportError, match=r"fetched from the hub \(no network\); give the folder"):
         load(Recipe("organization/name"))

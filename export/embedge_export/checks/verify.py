@@ -97,6 +97,8 @@ class Judge:
             report["spearman"] = {"pairs": len(self._pairs.scores), **scores}
         if self._source.overridden:
             report["overridden"] = dict(self._source.overridden)
+        if self._source.remarks:
+            report["remarks"] = list(self._source.remarks)
         rows = zip(self._probes, self._reference, vectors, strict=True)
         return Proof(vectors, [Probe(*row) for row in rows], report)
 
@@ -105,7 +107,7 @@ class Judge:
         with tempfile.TemporaryDirectory(dir=self._folder, prefix=".embedge-") as folder:
             path = Path(folder) / "draft.onnx"
             path.write_bytes(pack.pack(model, settings, self._source.tokenizer_json, [], {}))
-            encode: Encode = Encoder(path).encode
+            encode: Encode = Encoder(path, dim=settings.dim).encode
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", TruncationWarning)  # the source cuts them as well
             self._anisotropy[name] = anisotropy(encode(self._unrelated))

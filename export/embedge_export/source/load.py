@@ -1,18 +1,11 @@
-"""Find and load a sentence transformer: a package, a folder, or a repository of the hub."""
+"""Load a sentence transformer and describe it in our terms, or refuse it."""
 
-import hashlib
-import importlib.util
-import json
-import logging
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from huggingface_hub import snapshot_download
+import torch
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer import modules as st
@@ -20,7 +13,11 @@ from sentence_transformers.sentence_transformer import modules as st
 from embedge.errors import ExportError
 from embedge_export.graph.head import Module
 from embedge_export.recipe import Recipe
+from embedge_export.source import card, tokenizer, weights
 from embedge_export.source import modules as describe
+from embedge_export.source.kinds import Layout, check_kind, layout
+from embedge_export.source.locate import locate
+from embedge_export.source.quiet import quiet
 
 _MAX_BYTES = 2**31 - 1  # protobuf's limit for one message, and so for one file
 
@@ -29,7 +26,8 @@ _MAX_BYTES = 2**31 - 1  # protobuf's limit for one message, and so for one file
 class Source:
     """A loaded sentence transformer, described in our terms.
 
-    ``overridden`` has the model's own value of everything that the recipe replaced.
+    ``overridden`` has the model's own value of everything that the recipe replaced. ``remarks`` are
+    sentences about what was assumed, dropped or converted, to be shown.
     """
 
     model: SentenceTransformer
@@ -44,7 +42,9 @@ class Source:
     origin: dict[str, str]
     licence: str
     matryoshka_dims: tuple[int, ...] = ()
+    default_dim: int | None = None
     overridden: Mapping[str, Any] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """The reference: PyTorch's vectors of the texts one by one, float32 (n, dim)."""
@@ -63,52 +63,115 @@ def load(recipe: Recipe) -> Source:
     """Load the model that a recipe names: package, folder or hub, in this order.
 
     Raises:
-        ExportError: it cannot be loaded, its weights are not the ones expected, or it has a
-            module or a setting that the exporter does not know.
+        ExportError: it cannot be loaded, its weights are not the ones expected, it is not an
+            embedder, or it has a module or a setting that the exporter does not know.
     """
-    folder, revision = _locate(recipe)
-    weights = _weights_sha256(folder)
-    if recipe.weights_sha256 not in (None, weights):
+    place = locate(recipe)
+    weights.check_pointers(place.folder)
+    found = layout(place.folder)
+    check_kind(found)
+    sha256 = weights.weights_sha256(weights.weight_files(found))
+    if recipe.weights_sha256 not in (None, sha256):
         raise ExportError(
             "source",
-            f"the weights in {folder} have the SHA-256 {weights}, "
+            f"the weights in {place.folder} have the SHA-256 {sha256}, "
             f"but the recipe expects {recipe.weights_sha256}",
         )
-    try:
-        with quiet():
-            model = SentenceTransformer(
-                str(folder), device="cpu", local_files_only=True, trust_remote_code=False
-            )
-    except Exception as error:
-        raise ExportError("source", f"{folder} cannot be loaded: {error}") from error
-    model.eval()
-    if not (folder / "modules.json").is_file():  # a bare transformer: mean is there, add the norm
-        model.append(st.Normalize())
+    model, remarks = _loaded(found)
     _check_size(model)
     overridden = _override(model, recipe)
-    configs = _configs(folder)
-    dims = describe.matryoshka_dims(model, configs)
-    model.truncate_dim = None  # the file gives whole vectors; Encoder(dim=...) cuts them
     transformer = model[0]
+    tokenizer.check_settings(transformer)
+    text, left_out = tokenizer.tokenizer_json(transformer)
+    tokenizer.check_ids(transformer, text, left_out, model.max_seq_length)
+    described = describe.modules(model)
+    dims = describe.matryoshka_dims(model, {**found.config, **found.settings})
+    default_dim, model.truncate_dim = model.truncate_dim, None  # the file gives whole vectors
+    prompts = dict(model.prompts) if any(model.prompts.values()) else {}
     return Source(
         model=model,
-        modules=describe.modules(model),
-        name=recipe.name or Path(recipe.source).name,
+        modules=described,
+        name=recipe.title,
         hidden_size=int(transformer.auto_model.config.hidden_size),
         max_tokens=model.max_seq_length,
-        tokenizer_json=describe.tokenizer_json(transformer),
-        prompts=dict(model.prompts) if any(model.prompts.values()) else {},
-        default_prompt=model.default_prompt_name if any(model.prompts.values()) else None,
+        tokenizer_json=text,
+        prompts=prompts,
+        default_prompt=model.default_prompt_name if prompts else None,
         similarity=str(model.similarity_fn_name),
         origin={
-            "repository": "" if Path(recipe.source).is_dir() else recipe.source,
-            "revision": revision,
-            "weights_sha256": weights,
+            "repository": place.repository,
+            "revision": place.revision,
+            "weights_sha256": sha256,
             "architecture": str(transformer.auto_model.config.model_type),
         },
-        licence=recipe.licence or _licence(folder),
+        licence=recipe.licence or card.license_of(place.folder),
         matryoshka_dims=dims,
+        default_dim=default_dim,
         overridden=overridden,
+        remarks=(
+            *remarks,
+            *describe.prompt_remarks(prompts, described),
+            *_tokens_left_out(left_out),
+            *_default_dim(default_dim),
+        ),
+    )
+
+
+def _loaded(found: Layout) -> tuple[SentenceTransformer, list[str]]:
+    """The model in float32 and evaluation mode, all of its weights from its files; and remarks."""
+    try:
+        with quiet(), weights.recorded() as reports:
+            model = SentenceTransformer(
+                str(found.folder),
+                device="cpu",
+                local_files_only=True,
+                trust_remote_code=False,
+                model_kwargs={"dtype": torch.float32},
+            )
+    except Exception as error:
+        raise ExportError("source", _why_not(found, error)) from error
+    model = _without_router(model)
+    model.eval().float()
+    remarks = []
+    unused = weights.check_loaded(reports, found.config)
+    if unused:
+        shown = ", ".join(unused[:3])
+        remarks.append(f"{len(unused)} weights of a language model's head are left out ({shown})")
+    stored = str(found.config.get("dtype") or found.config.get("torch_dtype") or "float32")
+    if stored != "float32":
+        remarks.append(f"the configuration asks for {stored}; loaded as float32")
+    if not found.modules:  # a bare transformer: sentence-transformers has put pooling behind it
+        model.append(st.Normalize())
+        remarks.append("there is no modules.json: its pooling and normalization are assumed")
+    return model, remarks
+
+
+def _why_not(found: Layout, error: Exception) -> str:
+    """What to say where sentence-transformers cannot load a folder."""
+    reason = str(error).strip() or type(error).__name__
+    if "auto_map" in found.config or any("." not in kind for kind, _ in found.modules):
+        reason += (
+            "; the model comes with Python code of its own, which the exporter does not run "
+            "(transformers 5 has nomic_bert, eurobert and jina_embeddings_v3 built in)"
+        )
+    return f"{found.folder} cannot be loaded: {reason}"
+
+
+def _without_router(model: SentenceTransformer) -> SentenceTransformer:
+    """The model with the modules of its only route in the place of a Router."""
+    if not any(isinstance(module, st.Router) for module in model):
+        return model
+    flat: list[torch.nn.Module] = []
+    for module in model:
+        routes = list(module.sub_modules.values()) if isinstance(module, st.Router) else [[module]]
+        flat += [inner for route in routes for inner in route]
+    return SentenceTransformer(
+        modules=flat,
+        device="cpu",
+        prompts=model.prompts,
+        default_prompt_name=model.default_prompt_name,
+        similarity_fn_name=model.similarity_fn_name,
+        truncate_dim=model.truncate_dim,
     )
 
 
@@ -130,7 +193,7 @@ def _override(model: SentenceTransformer, recipe: Recipe) -> dict[str, Any]:
     limit = describe.max_tokens(model, recipe.max_tokens)
     if recipe.max_tokens is not None:
         own["max_tokens"] = describe.max_tokens(model, None)
-    model.max_seq_length = limit
+    describe.set_max_tokens(model, limit)
     if recipe.prompts is not None:
         own["prompts"] = dict(model.prompts)
         model.prompts, model.default_prompt_name = dict(recipe.prompts), None
@@ -140,78 +203,15 @@ def _override(model: SentenceTransformer, recipe: Recipe) -> dict[str, Any]:
     return {key: value for key, value in own.items() if value != asked[key]}
 
 
-def _locate(recipe: Recipe) -> tuple[Path, str]:
-    """The folder that holds the model, and the revision it is of."""
-    if recipe.package is not None:
-        package, _, inner = recipe.package.partition("/")
-        spec = importlib.util.find_spec(package)
-        if spec is not None and spec.submodule_search_locations:
-            return Path(spec.submodule_search_locations[0]) / inner, recipe.revision or ""
-    folder = Path(recipe.source)
-    if folder.is_dir():
-        return folder, recipe.revision or ""
-    hint = f", or pip install the package of {recipe.package}" if recipe.package else ""
-    try:
-        snapshot = snapshot_download(
-            recipe.source,
-            revision=recipe.revision,
-            ignore_patterns=["onnx/*", "openvino/*", "*.h5", "*.msgpack", "*.ot", "coreml/*"],
-        )
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ExportError(
-            "source",
-            f"{recipe.source} could not be fetched from the hub ({reason}); give the folder of a "
-            f"downloaded model{hint}",
-        ) from error
-    return Path(snapshot), Path(snapshot).name  # the hub's cache names a snapshot by its commit
+def _tokens_left_out(tokens: Sequence[str]) -> list[str]:
+    if not tokens:
+        return []
+    shown = ", ".join(map(repr, tokens[:5]))
+    return [
+        f"{len(tokens)} tokens of the tokenizer have no row in the embedding table and are left "
+        f"out; such a text is tokenized as any other ({shown})"
+    ]
 
 
-def _weights_sha256(folder: Path) -> str:
-    """SHA-256 of the weights: of the file, or of all shards in the order of their names."""
-    files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
-    if not files:
-        raise ExportError(
-            "source", f"{folder} holds no weights (model.safetensors or pytorch_model.bin)"
-        )
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as stream:
-            while block := stream.read(2**20):
-                digest.update(block)
-    return digest.hexdigest()
-
-
-def _configs(folder: Path) -> dict[str, Any]:
-    """The keys of the transformer's and of sentence-transformers' configuration."""
-    found: dict[str, Any] = {}
-    for name in ("config.json", "config_sentence_transformers.json"):
-        if (folder / name).is_file():
-            found |= json.loads((folder / name).read_text(encoding="utf-8"))
-    return found
-
-
-def _licence(folder: Path) -> str:
-    """The licence that the model card's front matter names."""
-    card = folder / "README.md"
-    if card.is_file():
-        for line in card.read_text(encoding="utf-8").splitlines()[:60]:
-            if line.startswith("license:"):
-                return line.partition(":")[2].strip().strip("'\"")
-    return "unknown"
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence what loading and tracing warn of; what is wrong is found by comparing vectors."""
-    loggers = [logging.getLogger(name) for name in ("optimum", "transformers")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+def _default_dim(dim: int | None) -> list[str]:
+    return [] if dim is None else [f"vectors are truncated to {dim} components (truncate_dim)"]

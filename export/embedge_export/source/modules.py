@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer import modules as st
 
+from embedge.encoder import DOCUMENT_PROMPTS
 from embedge.errors import ExportError
 from embedge_export.graph.head import (
     Activation,
@@ -23,6 +24,7 @@ from embedge_export.graph.head import (
     Prompt,
 )
 from embedge_export.quantization.calibration import calibration_texts
+from embedge_export.source.tokenizer import asked_length
 
 POOLING: dict[str, Pooling] = {  # sentence-transformers' names: ours
     "mean": "mean",
@@ -52,6 +54,7 @@ def modules(model: SentenceTransformer) -> tuple[Module, ...]:
     transformer, *head = list(model)
     if not isinstance(transformer, st.Transformer):
         raise _unsupported(transformer)
+    head = [module for module in head if not isinstance(module, st.Dropout)]  # does nothing now
     return tuple(_module(module, transformer, model.prompts) for module in head)
 
 
@@ -118,6 +121,34 @@ def _common_start(sequences: Sequence[Sequence[int]]) -> list[int]:
     return [column[0] for column in columns]
 
 
+def prompt_remarks(prompts: Mapping[str, str], modules: Sequence[Module]) -> list[str]:
+    """What to say about prompts: which one documents get, and which texts are ambiguous."""
+    remarks = []
+    chosen = next((name for name in DOCUMENT_PROMPTS if name in prompts), None)
+    others = [name for name in DOCUMENT_PROMPTS if prompts.get(name)]
+    if chosen is not None and others and not prompts[chosen]:
+        remarks.append(
+            f"documents are encoded without a prompt, as by sentence-transformers: the prompt "
+            f"{chosen!r} is empty and goes before {others[0]!r} (encode(prompt={others[0]!r}) "
+            "applies that)"
+        )
+    left_out = [
+        prompt for module in modules if isinstance(module, Pool) for prompt in module.left_out
+    ]
+    for short in left_out:
+        if any(_begins(prompt.ids, short.ids) for prompt in left_out if prompt is not short):
+            remarks.append(
+                "of prompts that begin alike the longest that a text starts with is left out of "
+                "the pooling, whichever was asked for"
+            )
+            break
+    return remarks
+
+
+def _begins(ids: Sequence[int], start: Sequence[int]) -> bool:
+    return tuple(ids[: len(start)]) == tuple(start)
+
+
 def set_pooling(model: SentenceTransformer, pooling: str) -> str:
     """Use another pooling mode; returns the model's own, modes joined by "+"."""
     names = {ours: theirs for theirs, ours in POOLING.items()}
@@ -145,13 +176,23 @@ def max_tokens(model: SentenceTransformer, asked: int | None) -> int:
         raise ExportError(
             "source", f"max_tokens is {asked}, but the model has {positions} positions"
         )
-    limits = [n for n in (limit, positions) if n is not None and n < _UNLIMITED]
+    called = asked_length(model[0]) if asked is None else None
+    limits = [n for n in (limit, positions, called) if n is not None and n < _UNLIMITED]
     if not limits:
         raise ExportError(
             "source",
             "the model does not say how many tokens it takes; set max_tokens (--max-tokens)",
         )
     return int(min(limits))
+
+
+def set_max_tokens(model: SentenceTransformer, limit: int) -> None:
+    """Let the reference cut texts at ``limit`` tokens."""
+    model.max_seq_length = limit
+    for group in ("common", "text"):
+        settings = (getattr(model[0], "processing_kwargs", None) or {}).get(group) or {}
+        if "max_length" in settings:
+            settings["max_length"] = limit
 
 
 def _positions(transformer: Any) -> int | None:
@@ -164,16 +205,6 @@ def _positions(transformer: Any) -> int | None:
         if isinstance(table, torch.nn.Embedding) and isinstance(padding, int):
             return table.num_embeddings - padding - 1
     return found
-
-
-def tokenizer_json(transformer: Any) -> str:
-    """The text of tokenizer.json, without truncation and padding: those are the runtime's."""
-    tokenizer = getattr(transformer.tokenizer, "backend_tokenizer", None)
-    if tokenizer is None:
-        raise ExportError("source", "the model has no fast tokenizer (tokenizer.json)")
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return str(tokenizer.to_str())
 
 
 def matryoshka_dims(model: SentenceTransformer, configs: Mapping[str, Any]) -> tuple[int, ...]:

@@ -12,7 +12,8 @@ from optimum.utils import NormalizedTextConfig
 
 from embedge.modelfile.file import INPUTS
 from embedge_export.graph.head import SEGMENTS
-from embedge_export.source.load import Source, quiet
+from embedge_export.source.load import Source
+from embedge_export.source.quiet import quiet
 
 OPSET = 18  # what the TorchScript tracer writes best; graph.py may raise it
 TASK = "feature-extraction"

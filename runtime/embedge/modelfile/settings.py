@@ -23,6 +23,7 @@ class ModelSettings:
         default_prompt: name of the prompt that ``encode`` applies unasked, if any.
         similarity: "cosine", "dot", "euclidean" or "manhattan".
         matryoshka_dims: dims that the model was trained to be truncated to.
+        default_dim: components that an ``Encoder`` gives unless told another ``dim``; None is all.
         source: repository, revision, weights_sha256 and architecture of what was exported.
         licence: SPDX identifier of the weights' licence.
     """
@@ -37,6 +38,7 @@ class ModelSettings:
     default_prompt: str | None = None
     similarity: str = "cosine"
     matryoshka_dims: tuple[int, ...] = ()
+    default_dim: int | None = None
     source: Mapping[str, str] = field(default_factory=dict)
     licence: str = "unknown"
 
@@ -53,6 +55,7 @@ class ModelSettings:
         """
         values = loads(text, "model", dict)
         known = {key: values[key] for key in cls.__dataclass_fields__ if key in values}
+        known.setdefault("default_dim", None)
         for key, kinds in _SETTING_TYPES.items():
             if key not in known or not _is(known[key], kinds):
                 got = repr(known[key])[:60] if key in known else "nothing"
@@ -60,6 +63,10 @@ class ModelSettings:
         default = known["default_prompt"]
         if default is not None and default not in known["prompts"]:
             raise ModelError(f"the file's default prompt {default!r} is none of its prompts")
+        if (known["default_dim"] or 1) > known["dim"]:
+            raise ModelError(
+                f"the file's default_dim {known['default_dim']} is more than its dim {known['dim']}"
+            )
         known["matryoshka_dims"] = tuple(known["matryoshka_dims"])
         return cls(**known)
 
@@ -75,6 +82,7 @@ _SETTING_TYPES = {
     "default_prompt": "a string or null",
     "similarity": "a string",
     "matryoshka_dims": "a list of positive integers",
+    "default_dim": "a positive integer or null",
     "source": "an object of strings",
     "licence": "a string",
 }
@@ -95,6 +103,8 @@ def _is(value: Any, kinds: str) -> bool:
             return isinstance(value, bool)
         case "a positive integer":
             return positive(value)
+        case "a positive integer or null":
+            return value is None or positive(value)
         case "a list of positive integers":
             return isinstance(value, list) and all(map(positive, value))
     return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())

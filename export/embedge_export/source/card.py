@@ -1,0 +1,64 @@
+"""The license that a model card names."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+UNKNOWN = "unknown"
+# What the text of a card calls a license, where its front matter names none: SPDX identifier.
+_NAMES = (
+    (r"apache[- ]?(license)?,?[- ]*(version )?2(\.0)?", "apache-2.0"),
+    (r"cc[- ]by[- ]nc[- ]sa[- ]4(\.0)?", "cc-by-nc-sa-4.0"),
+    (r"cc[- ]by[- ]nc[- ]4(\.0)?", "cc-by-nc-4.0"),
+    (r"cc[- ]by[- ]sa[- ]4(\.0)?", "cc-by-sa-4.0"),
+    (r"cc[- ]by[- ]4(\.0)?", "cc-by-4.0"),
+    (r"\bmit\b", "mit"),
+    (r"bsd[- ]3", "bsd-3-clause"),
+)
+_FRONT_MATTER = re.compile(r"\A\ufeff?\s*---[ \t]*\r?\n(.*?)^---[ \t]*\r?$", re.S | re.M)
+_SECTION = re.compile(r"^#+[ \t]*licen[sc]e[^\n]*\n(.*?)(?=^#|\Z)", re.S | re.M | re.I)
+_LINE = re.compile(r"^[ \t>*_-]*licen[sc]e[*_ \t]*[:=|][^\n]*", re.M | re.I)
+
+
+def license_of(folder: Path) -> str:
+    """The license that the card in a folder names: its front matter first, then its text.
+
+    Several are joined by ", ". "unknown" where there is no card, or it names none that is known.
+    """
+    card = folder / "README.md"
+    if not card.is_file():
+        return UNKNOWN
+    text = card.read_bytes().decode("utf-8", errors="replace")
+    front = _FRONT_MATTER.match(text)
+    named = _named(front[1]) if front else ""
+    return named or _in_text(text[front.end() :] if front else text)
+
+
+def _named(front_matter: str) -> str:
+    try:
+        values: Any = yaml.safe_load(front_matter)
+    except yaml.YAMLError:
+        values = {"license": _first_line(front_matter)}
+    if not isinstance(values, dict):
+        return ""
+    found = values.get("license")
+    names = [str(name) for name in (found if isinstance(found, list) else [found]) if name]
+    other = values.get("license_name")
+    return ", ".join(str(other) if name == "other" and other else name for name in names)
+
+
+def _first_line(front_matter: str) -> str:
+    """The license of front matter that is not valid YAML as a whole."""
+    line = re.search(r"^license:[ \t]*([^#\r\n]*)", front_matter, re.M)
+    return line[1].strip().strip("'\"") if line else ""
+
+
+def _in_text(text: str) -> str:
+    places = [found[0] for pattern in (_LINE, _SECTION) for found in pattern.finditer(text)]
+    for place in places:
+        for pattern, name in _NAMES:
+            if re.search(pattern, place, re.I):
+                return name
+    return UNKNOWN

@@ -1,0 +1,138 @@
+"""The tokenizer of a loaded model as tokenizer.json; what that file cannot express is refused."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from embedge.errors import ExportError
+from embedge.text.tokenizer import TextTokenizer
+from embedge_export.quantization.calibration import calibration_texts
+
+# What sentence-transformers may pass to a tokenizer, by the values that mean what the runtime does.
+_HARMLESS: dict[str, tuple[Any, ...]] = {
+    "padding": (True, False, "longest", "max_length", "do_not_pad"),  # padding is masked
+    "padding_side": ("left", "right", None),
+    "pad_to_multiple_of": (None,),
+    "truncation": (True, "longest_first", "only_first"),
+    "truncation_side": ("right",),
+    "add_special_tokens": (True,),
+    "split_special_tokens": (False,),
+    "stride": (0, None),
+    "return_tensors": ("pt",),
+    "return_attention_mask": (True, None),
+    "return_token_type_ids": (True, False, None),
+    "is_split_into_words": (False,),
+    "verbose": (True, False),
+}
+_MODULE_SETTINGS = ("query_length", "document_length", "query_expansion")
+_NO_SETTING = "there is no such setting"
+_SHOWN = 5
+
+
+def check_settings(transformer: Any) -> None:
+    """Refuse what sentence-transformers' module does to a text and the runtime does not.
+
+    Raises:
+        ExportError: names the setting and its value.
+    """
+    tokenizer = transformer.tokenizer
+    if tokenizer.truncation_side != "right":
+        raise _refused("truncation_side", tokenizer.truncation_side, "texts are cut at the right")
+    if getattr(tokenizer, "split_special_tokens", False):
+        raise _refused("split_special_tokens", True, "special tokens in a text are recognized")
+    asked: Mapping[str, Any] = getattr(transformer, "processing_kwargs", None) or {}
+    for group in ("common", "text"):
+        for key, value in (asked.get(group) or {}).items():
+            if key != "max_length" and value not in _HARMLESS.get(key, ()):
+                raise _refused(
+                    f"processing_kwargs.{group}.{key}", value, "there is no such setting"
+                )
+    unknown = set(asked) - {"common", "text", "image", "audio", "video", "chat_template"}
+    if unknown:
+        raise _refused("processing_kwargs", sorted(unknown), _NO_SETTING)
+    for key in _MODULE_SETTINGS:
+        value = getattr(transformer, key, None)
+        if value is not None:
+            raise _refused(key, value, "queries and documents are treated alike")
+    if "message" in (getattr(transformer, "modality_config", None) or {}):
+        raise _refused("modality_config", "message", "texts are not put into a chat template")
+
+
+def _refused(key: str, value: Any, ours: str) -> ExportError:
+    return ExportError(
+        "source",
+        f"the model asks for {key} = {value!r}, but in a model file {ours}; change the setting in "
+        "the model's folder if its vectors do not depend on it",
+    )
+
+
+def asked_length(transformer: Any) -> int | None:
+    """The max_length that processing_kwargs ask for, which goes before max_seq_length."""
+    asked = getattr(transformer, "processing_kwargs", None) or {}
+    text = {**(asked.get("text") or {}), **(asked.get("common") or {})}
+    length = text.get("max_length")
+    return length if isinstance(length, int) else None
+
+
+def tokenizer_json(transformer: Any) -> tuple[str, list[str]]:
+    """The text of tokenizer.json, without truncation and padding: those are the runtime's.
+
+    Returns:
+        The text, and the added tokens that were left out because the model has no vectors for them.
+
+    Raises:
+        ExportError: there is no fast tokenizer, or its vocabulary is larger than the model's table.
+    """
+    tokenizer = getattr(transformer.tokenizer, "backend_tokenizer", None)
+    if tokenizer is None:
+        raise ExportError("source", "the model has no fast tokenizer (tokenizer.json)")
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    text = str(tokenizer.to_str())
+    rows = int(transformer.auto_model.get_input_embeddings().num_embeddings)
+    if tokenizer.get_vocab_size(with_added_tokens=True) <= rows:
+        largest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=0)
+        if largest < rows:
+            return text, []
+    return _within(text, tokenizer.get_vocab(with_added_tokens=False), rows)
+
+
+def _within(text: str, vocabulary: Mapping[str, int], rows: int) -> tuple[str, list[str]]:
+    """A tokenizer.json without the added tokens whose ids the embedding table has no rows for."""
+    beyond = sorted(token for token, index in vocabulary.items() if index >= rows)
+    if beyond:
+        raise ExportError(
+            "source",
+            f"the tokenizer has {len(beyond)} tokens for which the model's table of {rows} rows "
+            f"has none ({', '.join(map(repr, beyond[:_SHOWN]))}); save the tokenizer that belongs "
+            "to the model",
+        )
+    values = json.loads(text)
+    added = values.get("added_tokens") or []
+    values["added_tokens"] = [token for token in added if token["id"] < rows]
+    left_out = [str(token["content"]) for token in added if token["id"] >= rows]
+    return json.dumps(values, ensure_ascii=False), left_out
+
+
+def check_ids(transformer: Any, text: str, left_out: Sequence[str], max_tokens: int) -> None:
+    """Hold the runtime's token ids against sentence-transformers', on texts of many kinds.
+
+    Raises:
+        ExportError: they differ; shows the first text that does.
+    """
+    ours = TextTokenizer(text, max_tokens)
+    tokenizer = transformer.tokenizer
+    tokens = dict.fromkeys(map(str, tokenizer.all_special_tokens))
+    special = " a ".join(token for token in tokens if token not in left_out)
+    texts = [*calibration_texts(), "", " ", "  two  spaces ", "line\nbreak\ttab", special]
+    texts.append(" ".join(calibration_texts()) * (1 + max_tokens // 4096))  # longer than the limit
+    for sample, ids in zip(texts, ours.ids(texts), strict=True):
+        theirs = transformer.preprocess([sample])["input_ids"][0].tolist()
+        wrapped = ours.wrap(ids)
+        if theirs != wrapped:
+            raise ExportError(
+                "source",
+                f"the tokenizer gives sentence-transformers {len(theirs)} token ids for "
+                f"{sample[:40]!r} ({theirs[:_SHOWN]}...), but as tokenizer.json {len(wrapped)} "
+                f"({wrapped[:_SHOWN]}...); something that it does is not in tokenizer.json",
+            )
