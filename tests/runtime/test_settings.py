@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -85,3 +86,14 @@ def test_every_key_must_be_there(key: str) -> None:
 def test_what_is_not_json_names_the_key(text: str) -> None:
     with pytest.raises(ModelError, match=r"embedge\.report is not valid JSON .*export it again"):
         loads(text, "report", dict)
+
+
+def test_a_default_dim_is_written_where_there_is_one_and_is_at_most_the_dim() -> None:
+    settings = replace(FULL, default_dim=2)
+    assert ModelSettings.from_json(settings.to_json()) == settings
+    assert '"default_dim":2' in settings.to_json()
+    assert "default_dim" not in FULL.to_json()
+    with pytest.raises(ModelError, match="the file's default_dim 5 is more than its dim 4"):
+        ModelSettings.from_json(replace(FULL, default_dim=5).to_json())
+    with pytest.raises(ModelError, match="'default_dim' should be a positive integer or null"):
+        ModelSettings.from_json(replace(FULL, default_dim=0).to_json())

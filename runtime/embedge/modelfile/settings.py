@@ -43,8 +43,11 @@ class ModelSettings:
     licence: str = "unknown"
 
     def to_json(self) -> str:
-        """The canonical JSON: keys sorted, no spaces."""
-        return dumps(asdict(self))
+        """The canonical JSON: keys sorted, no spaces; ``default_dim`` only where there is one."""
+        values = asdict(self)
+        if self.default_dim is None:
+            del values["default_dim"]
+        return dumps(values)
 
     @classmethod
     def from_json(cls, text: str) -> "ModelSettings":
