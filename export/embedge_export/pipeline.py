@@ -23,8 +23,8 @@ from embedge_export.checks.evaluate import Pairs
 from embedge_export.graph import head
 from embedge_export.graph.passes import simplify as graph
 from embedge_export.graph.passes.portable import portable_attention, portable_softmax
-from embedge_export.quantization import fp16 as half
-from embedge_export.quantization import int8 as quantize
+from embedge_export.quantization import fp16, int8
+from embedge_export.quantization.calibration import calibration_texts
 from embedge_export.recipe import Recipe
 from embedge_export.source.load import Source, load
 from embedge_export.source.trace import trace
@@ -36,7 +36,7 @@ Report = dict[str, Any]
 
 @dataclass(frozen=True)
 class _Scheme:
-    """How a format is made of the fp32 graph, and what it has to prove."""
+    """How a format is made of the fp32 graph, and the mean cosine that it must reach."""
 
     make: Callable[[onnx.ModelProto, Source, Sequence[str], bool], onnx.ModelProto]
     portable: bool  # from the graph of onnx's own operators
@@ -47,18 +47,18 @@ class _Scheme:
 def _int8(
     model: onnx.ModelProto, source: Source, texts: Sequence[str], progress: bool
 ) -> onnx.ModelProto:
-    made = quantize.quantize_int8(model, _feeds(texts, source), progress=progress)
+    made = int8.quantize_int8(model, _feeds(texts, source), progress=progress)
     return portable_softmax(portable_attention(made, source.max_tokens))
 
 
 def _fp16(
     model: onnx.ModelProto, source: Source, texts: Sequence[str], progress: bool
 ) -> onnx.ModelProto:
-    return half.to_half(model)
+    return fp16.convert_to_fp16(model)
 
 
 QUANTIZED: dict[Format, _Scheme] = {
-    "int8": _Scheme(_int8, False, quantize.QUANTIZATION_SCHEME, verify.INT8_MEAN_COSINE),
+    "int8": _Scheme(_int8, False, int8.QUANTIZATION_SCHEME, verify.INT8_MEAN_COSINE),
     "fp16": _Scheme(_fp16, True, "fp16", verify.FP16_MEAN_COSINE),
 }
 
@@ -108,7 +108,8 @@ def export_all(
 ) -> dict[Format, Report]:
     """Export a sentence transformer into one file of each format: FOLDER/NAME.int8.onnx, ...
 
-    The files appear when all of them are proven. Arguments, reports and errors are `export`'s.
+    The files appear when all have passed their checks. Arguments, reports and errors are
+    `export`'s.
     """
     recipe = Recipe.of(source)
     outputs = {
@@ -130,7 +131,7 @@ def _export(
     with _step("source"):
         source = load(recipe)
         probes = _probes(recipe, source)
-        judge = verify.Judge(source, probes, pairs, folder, notify)
+        verifier = verify.ExportVerifier(source, probes, pairs, folder, notify)
     for remark in source.remarks:
         notify(f"source    {remark}")
     for key, value in source.overridden.items():
@@ -149,7 +150,7 @@ def _export(
         del attached
     settings = _settings(source, dim)
     with _step("verify"):
-        judge.fp32(models[False], settings)
+        verifier.fp32(models[False], settings)
     reports: dict[Format, Report] = {}
     with ExitStack() as stack:
         for format, output in outputs.items():
@@ -158,22 +159,22 @@ def _export(
                 model = models[scheme.portable]
                 notify(f"quantize  {format}, {len(model.graph.node)} nodes")
                 with _step("quantize"):
-                    texts = quantize.calibration_texts() if calibration is None else calibration
+                    texts = calibration_texts() if calibration is None else calibration
                     made = scheme.make(model, source, texts, progress)
                 stated = replace(settings, quantization=scheme.quantization)
                 with _step("verify"):
-                    proof = judge.quantized(format, made, stated, scheme.mean_cosine)
+                    result = verifier.quantized(format, made, stated, scheme.mean_cosine)
             else:
-                made, stated, proof = models[False], settings, judge.first
+                made, stated, result = models[False], settings, verifier.first
             with _step("pack"):
                 temporary = stack.enter_context(pack.atomic(output))
-                data = pack.pack(made, stated, source.tokenizer_json, proof.probes, proof.report)
+                data = pack.pack(made, stated, source.tokenizer_json, result.probes, result.report)
                 size = temporary.write_bytes(data)
                 del data
                 written = Encoder(temporary, dim=settings.dim).encode(probes)
-                if not np.array_equal(written, proof.vectors):
+                if not np.array_equal(written, result.vectors):
                     raise ExportError("verify", "the file gives other vectors than its draft")
-            reports[format] = proof.report
+            reports[format] = result.report
             notify(f"pack      {output}, {size:,} bytes")
     return reports
 

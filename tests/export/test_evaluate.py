@@ -10,7 +10,7 @@ from embedge.cli.main import main
 from embedge.errors import ExportError, OptionError
 from embedge.modelfile.file import read
 from embedge_export import export_all, pipeline
-from embedge_export.checks.evaluate import Pairs, anisotropy, spearman
+from embedge_export.checks.evaluate import Pairs, anisotropy, rank_correlation, spearman
 from embedge_export.quantization.calibration import calibration_texts
 
 CALIBRATION = calibration_texts()[::4]
@@ -37,6 +37,12 @@ def pairs(*scores: float) -> Pairs:
 )
 def test_spearman_by_hand(scores: tuple[float, ...], expected: float) -> None:
     assert spearman(pairs(*scores), encode, "cosine") == pytest.approx(expected, abs=0.01)
+
+
+def test_ties_share_their_mean_rank() -> None:
+    """Ranks 3.5 1 3.5 2 against 1 2 3 4: products sum to -1, squares to 4.5 and 5."""
+    found = rank_correlation(np.array([3.0, 1, 3, 2]), np.arange(4))
+    assert found == pytest.approx(-1 / (4.5 * 5) ** 0.5)
 
 
 def test_anisotropy_by_hand() -> None:

@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from embedge.similarity import cosines
-from embedge_export.quantization.fp16 import to_half
+from embedge_export.quantization.fp16 import convert_to_fp16
 
 from .traced import FLOAT, HIDDEN, INT64, Trace, compute, encoder, feeds, operators
 
@@ -21,7 +21,7 @@ def types(model: onnx.ModelProto) -> Counter[int]:
 
 def test_the_weights_are_half_and_the_vectors_are_close() -> None:
     model = encoder()
-    half = to_half(model)
+    half = convert_to_fp16(model)
     onnx.checker.check_model(half)
     assert types(half)[HALF] > 20
     assert types(half)[FLOAT] == 0
@@ -35,7 +35,7 @@ def test_the_weights_are_half_and_the_vectors_are_close() -> None:
 
 
 def test_the_signature_keeps_its_types() -> None:
-    graph = to_half(encoder()).graph
+    graph = convert_to_fp16(encoder()).graph
     assert [i.type.tensor_type.elem_type for i in graph.input] == [INT64, INT64]
     assert [o.type.tensor_type.elem_type for o in graph.output] == [FLOAT]
 
@@ -65,7 +65,9 @@ def test_squares_beyond_the_range_of_fp16_do_not_overflow() -> None:
     root = trace.op("Sqrt", trace.op("Add", mean, trace.const(1e-6, np.float32)))
     model = built(trace, trace.op("Div", x, root))
     inputs = feeds(2, 7)
-    np.testing.assert_allclose(compute(to_half(model), inputs), compute(model, inputs), atol=0.02)
+    np.testing.assert_allclose(
+        compute(convert_to_fp16(model), inputs), compute(model, inputs), atol=0.02
+    )
 
 
 def test_positions_stay_exact() -> None:
@@ -81,13 +83,13 @@ def test_positions_stay_exact() -> None:
     model = built(trace, last)
     inputs = {name: np.ones((1, 2050), np.int64) for name in ("input_ids", "attention_mask")}
     expected = np.full((1, HIDDEN), np.sin(2049.0))
-    np.testing.assert_allclose(compute(to_half(model), inputs), expected, atol=1e-3)
+    np.testing.assert_allclose(compute(convert_to_fp16(model), inputs), expected, atol=1e-3)
 
 
 def test_masks_of_the_lowest_number_become_finite() -> None:
     trace = Trace()
     x, mask = trace.embeddings(), trace.mask(lowest=-3.4028235e38)
-    half = to_half(trace.model(trace.layer(x, mask)))
+    half = convert_to_fp16(trace.model(trace.layer(x, mask)))
     values = [
         numpy_helper.to_array(a.t)
         for node in half.graph.node
@@ -115,7 +117,7 @@ def test_branches_are_converted_too() -> None:
     small = trace.op("Less", size, trace.const(10, np.int64))
     chosen = trace.op("If", small, then_branch=bodies[0], else_branch=bodies[1])
     model = built(trace, trace.op("Add", chosen, x))
-    half = to_half(model)
+    half = convert_to_fp16(model)
     assert operators(half)["If"] == 1
     for length in (3, 30):
         inputs = feeds(1, length)

@@ -9,16 +9,17 @@ from embedge.errors import ExportError
 from embedge_export.graph.ir import Graph
 from embedge_export.quantization import int8 as quantize
 from embedge_export.quantization.calibration import calibration_texts, samples
-from embedge_export.quantization.int8 import find_sites, quantize_int8, store_compactly
+from embedge_export.quantization.int8 import find_activations, quantize_int8
 from embedge_export.quantization.rounding import (
-    choose_range,
-    choose_steps,
-    pair_safe,
-    round_adaptively,
+    fake_quantize,
+    full_range,
+    gptq,
+    round_to_fp16,
+    saturation_safe,
+    search_scales,
     smoothing,
-    to_half,
-    to_levels,
 )
+from embedge_export.quantization.tables import row_error, store_as_fp16
 
 PADDED = [traced.feeds(4, 20, "right", seed=1)]
 
@@ -29,25 +30,26 @@ def weights(model):
     return [traced.weight_of(model, node.input[1]) for node in products]
 
 
-def pair_sums(levels):
+def pair_sums(quantized):
     """Largest sum of one sign in a pair of neighbouring rows."""
-    pairs = np.asarray(levels, np.int64)[: len(levels) // 2 * 2].reshape(-1, 2, levels.shape[1])
+    even = np.asarray(quantized, np.int64)[: len(quantized) // 2 * 2]
+    pairs = even.reshape(-1, 2, even.shape[1])
     return max(np.maximum(pairs, 0).sum(1).max(), np.maximum(-pairs, 0).sum(1).max())
 
 
-def test_pair_safe_by_hand():
-    levels = np.array([[127, -127, 127, 100, 64.0], [127, -127, -127, 29, 64.0], [300, 0, 0, 0, 0]])
+def test_saturation_safe_by_hand():
+    values = np.array([[127, -127, 127, 100, 64.0], [127, -127, -127, 29, 64.0], [300, 0, 0, 0, 0]])
     expected = [[64, -64, 127, 100, 64], [64, -64, -127, 28, 64], [127, 0, 0, 0, 0]]
-    assert pair_safe(levels).tolist() == expected
+    assert saturation_safe(values).tolist() == expected
 
 
 @pytest.mark.parametrize("rows", [16, 33])
-def test_rounded_weights_are_pair_safe(rows):
+def test_rounded_weights_are_saturation_safe(rows):
     rng = np.random.default_rng(rows)
     weight = rng.standard_t(2, (rows, 24)).astype(np.float32)
     moments = np.cov(rng.standard_normal((rows, 200)))
-    steps = choose_steps(weight, np.diag(moments))
-    q = round_adaptively(weight, steps, moments)
+    scales = search_scales(weight, np.diag(moments))
+    q = gptq(weight, scales, moments)
     assert q.dtype == np.int8
     assert pair_sums(q) <= 128
     assert np.abs(q.astype(int)).max() <= 127
@@ -59,35 +61,35 @@ def test_adaptive_rounding_beats_the_nearest():
     x = rng.standard_normal((500, 8)) @ rng.standard_normal((8, 64)) + rng.normal(0, 0.1, (500, 64))
     weight = rng.standard_normal((64, 16)).astype(np.float32)
     moments = x.T @ x / len(x)
-    steps = choose_steps(weight, np.diag(moments))
-    nearest = pair_safe(np.rint(weight / steps))
-    adaptive = round_adaptively(weight, steps, moments)
-    error = [((x @ (q * steps - weight)) ** 2).sum() for q in (nearest, adaptive)]
+    scales = search_scales(weight, np.diag(moments))
+    nearest = saturation_safe(np.rint(weight / scales))
+    adaptive = gptq(weight, scales, moments)
+    error = [((x @ (q * scales - weight)) ** 2).sum() for q in (nearest, adaptive)]
     assert error[1] < 0.5 * error[0]
 
 
 def test_a_column_of_zeros_stays_zero():
     weight = np.zeros((8, 3), np.float32)
-    steps = choose_steps(weight, np.ones(8))
-    assert np.isfinite(steps).all()
-    assert not round_adaptively(weight, steps, np.eye(8)).any()
+    scales = search_scales(weight, np.ones(8))
+    assert np.isfinite(scales).all()
+    assert not gptq(weight, scales, np.eye(8)).any()
 
 
 def test_moments_that_rounding_errors_made_indefinite_are_damped_more():
     weight = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
     moments = np.ones((8, 8)) - 0.05 * np.eye(8)  # an eigenvalue is -0.05; their mean is 0.95
-    q = round_adaptively(weight, np.full(3, 0.02, np.float32), moments)
+    q = gptq(weight, np.full(3, 0.02, np.float32), moments)
     assert np.abs(q * 0.02 - weight).mean() < 0.5
     with pytest.raises(ExportError, match="an activation is not finite"):
-        round_adaptively(weight, np.full(3, 0.02, np.float32), np.full((8, 8), np.nan))
+        gptq(weight, np.full(3, 0.02, np.float32), np.full((8, 8), np.nan))
 
 
-def test_choose_range_by_hand():
+def test_full_range_by_hand():
     rows = np.array([[-1.0, 0.0], [0.5, 1.55]], np.float32)
-    scale, zero = choose_range(rows)
+    scale, zero = full_range(rows)
     assert scale == pytest.approx(0.01)
     assert zero == 100
-    assert to_levels(rows, scale, zero) == pytest.approx(rows, abs=1e-6)
+    assert fake_quantize(rows, scale, zero) == pytest.approx(rows, abs=1e-6)
 
 
 def test_smoothing_by_hand():
@@ -99,16 +101,19 @@ def test_smoothing_by_hand():
 def test_to_half_by_hand():
     """float16 has 11 bits: 2049 is between two of its numbers, and 1e-6 is below its full range."""
     values = np.array([1.0, 2049.0, 1e-6, 1e6, 0.0], np.float32)
-    assert to_half(values).tolist() == np.float32([1, 2048, 1e-6, 1e6, 0]).tolist()
+    assert round_to_fp16(values).tolist() == np.float32([1, 2048, 1e-6, 1e6, 0]).tolist()
     small = float(np.float16(1e-6))
-    assert to_half(values, smallest=0.0).tolist() == np.float32([1, 2048, small, 1e6, 0]).tolist()
+    assert (
+        round_to_fp16(values, smallest=0.0).tolist()
+        == np.float32([1, 2048, small, 1e6, 0]).tolist()
+    )
 
 
 def test_constants_that_half_holds_are_stored_so(plain):
     wide = np.array([1.0] * 40, np.float32)
     exact = Graph(plain)
     name, other = exact.add_constant(wide, "wide"), exact.add_constant(wide * 0.1, "other")
-    store_compactly(exact)
+    store_as_fp16(exact)
     assert exact.maker(name, "Cast") is not None
     assert exact.constant(f"{name}_half").dtype == np.float16
     assert exact.constant(other).dtype == np.float32
@@ -152,17 +157,17 @@ def test_the_factor_of_an_attention_is_in_its_values(int8):
 def test_folding_a_factor_keeps_the_function(places, shape, folded):
     rng = np.random.default_rng(0)
     t = traced.Trace()
-    levels = t.op("QuantizeLinear", t.embeddings(), "step", "zero")
+    quantized = t.op("QuantizeLinear", t.embeddings(), "scale", "zero")
     weight = rng.integers(-60, 60, (3, 48, 48)).astype(np.int8)
     factor = (rng.random(shape) + 0.5).astype(np.float32)
-    constants = {"step": np.float32(0.03), "zero": np.uint8(128), "factor": factor}
+    constants = {"scale": np.float32(0.03), "zero": np.uint8(128), "factor": factor}
     values = []
     for index in range(3):
-        names = [f"{name}{index}" for name in ("weight", "steps", "bias")]
+        names = [f"{name}{index}" for name in ("weight", "scales", "bias")]
         numbers = rng.random((2, 48)).astype(np.float32) / [[99], [1]]
         given = (weight[index], *numbers.astype(np.float32))
         constants |= dict(zip(names, given, strict=True))
-        inputs = [levels, names[0], "step", names[1], "zero", "", names[2]]
+        inputs = [quantized, names[0], "scale", names[1], "zero", "", names[2]]
         values.append(t.op("MatMulIntegerToFloat", *inputs, domain="com.microsoft"))
     mixed = t.op(
         "MultiHeadAttention",
@@ -214,8 +219,8 @@ def test_progress_counts_the_activations(plain, terminal, monkeypatch):
     quantize_int8(plain, traced.FEEDS)
     assert terminal.getvalue() == ""
     quantize_int8(plain, traced.FEEDS, progress=True)
-    sites = len(find_sites(Graph(plain)))
-    assert f" {sites}/{sites} activations, " in terminal.getvalue().splitlines()[-1]
+    activations = len(find_activations(Graph(plain)))
+    assert f" {activations}/{activations} activations, " in terminal.getvalue().splitlines()[-1]
 
 
 def test_a_graph_without_linear_layers_comes_through():
@@ -242,7 +247,7 @@ def test_a_linear_layer_without_bias_and_a_small_one():
     x = t.op("MatMul", t.embeddings(), t.weight(48, 64))
     x = t.op("MatMul", t.op("MatMul", x, t.weight(64, 4)), t.weight(4, 48))
     model = t.model(x)
-    assert len(find_sites(Graph(model))) == 1
+    assert len(find_activations(Graph(model))) == 1
     result = quantize_int8(model, traced.FEEDS)
     assert traced.operators(result)["MatMulIntegerToFloat"] == 1
     one, other = traced.compute(model, traced.FEEDS[0]), traced.compute(result, traced.FEEDS[0])
@@ -251,7 +256,7 @@ def test_a_linear_layer_without_bias_and_a_small_one():
 
 def test_samples_leave_padding_out(plain, monkeypatch):
     work = Graph(plain)
-    name = next(iter(find_sites(work)))
+    name = next(iter(find_activations(work)))
     [(_, rows)] = samples(work, {name: 48}, PADDED)
     assert rows.shape == (int(PADDED[0]["attention_mask"].sum()), 48)
     monkeypatch.setattr("embedge_export.quantization.calibration.ROWS", 30)
@@ -262,9 +267,9 @@ def test_samples_leave_padding_out(plain, monkeypatch):
 def test_table_centre_is_used_where_a_few_columns_are_large():
     rng = np.random.default_rng(0)
     table = rng.normal(0, 0.1, (200, 48)).astype(np.float32)
-    assert quantize._row_error(table - np.median(table, 0)) > 0.5 * quantize._row_error(table)
+    assert row_error(table - np.median(table, 0)) > 0.5 * row_error(table)
     table[:, 3] += 5
-    assert quantize._row_error(table - np.median(table, 0)) < 0.5 * quantize._row_error(table)
+    assert row_error(table - np.median(table, 0)) < 0.5 * row_error(table)
 
 
 def test_calibration_texts():

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from embedge_export.quantization import parallel
-from embedge_export.quantization.parallel import side_by_side
+from embedge_export.quantization.parallel import parallel_map
 
 
 @pytest.fixture(autouse=True)
@@ -18,8 +18,8 @@ def test_results_come_in_order() -> None:
         time.sleep(0.01 * (7 - i))
         return i * i
 
-    assert list(side_by_side(later_is_sooner, range(8))) == [0, 1, 4, 9, 16, 25, 36, 49]
-    assert list(side_by_side(later_is_sooner, [])) == []
+    assert list(parallel_map(later_is_sooner, range(8))) == [0, 1, 4, 9, 16, 25, 36, 49]
+    assert list(parallel_map(later_is_sooner, [])) == []
 
 
 @pytest.mark.parametrize(("most", "threads"), [(None, 4), (2, 2), (9, 4)])
@@ -34,7 +34,7 @@ def test_as_many_at_a_time_as_there_are_cpus_and_no_more_than_allowed(
             taken.append(i)
             yield i
 
-    results = side_by_side(lambda i: (together.wait(10), i)[1], items(), most)
+    results = parallel_map(lambda i: (together.wait(10), i)[1], items(), most)
     assert next(results) == 0
     assert len(taken) == 2 * threads
     assert list(results) == list(range(1, 3 * threads))
@@ -49,7 +49,7 @@ def test_an_error_ends_it_and_starts_nothing_more() -> None:
             raise ValueError("the third")
         return i
 
-    results = side_by_side(third_fails, range(100))
+    results = parallel_map(third_fails, range(100))
     assert [next(results), next(results)] == [0, 1]
     with pytest.raises(ValueError, match="the third"):
         next(results)

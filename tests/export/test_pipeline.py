@@ -136,7 +136,7 @@ def broken_trace(step: str) -> object:
         (pipeline, "load", "source"),
         (pipeline, "trace", "trace"),
         (pipeline.head, "attach", "graph"),
-        (pipeline.quantize, "quantize_int8", "quantize"),
+        (pipeline.int8, "quantize_int8", "quantize"),
         (pipeline.pack, "pack", "verify"),
     ],
 )
@@ -178,7 +178,7 @@ def test_a_graph_that_computes_something_else_is_refused(
                 initializer.CopyFrom(changed)
         return model
 
-    module = pipeline.graph if function == "simplify" else pipeline.quantize
+    module = pipeline.graph if function == "simplify" else pipeline.int8
     monkeypatch.setattr(module, function, sabotage)
     with pytest.raises(ExportError, match=message):
         export(sentence_folder, tmp_path / "model.onnx")
@@ -195,19 +195,19 @@ def test_bad_arguments(sentence_folder: Path, tmp_path: Path) -> None:
 
 
 def test_the_committed_default_model_is_what_its_recipe_gives(tmp_path: Path) -> None:
-    """The same levels but for one in a thousand: on another kind of CPU, sums of floats differ in
-    their last bits, and what lies between two levels is rounded to the other one. Each such level
+    """The same int8 weights but for one in a thousand: on another kind of CPU, sums of floats
+    differ in their last bits, and what lies midway is rounded to the other side. Each such weight
     moves activations over such edges too, so vectors are compared as int8 with fp32 is."""
     from embedge.modelfile.default import default_model
 
     export(ROOT / "models" / "all-MiniLM-L6-v2", tmp_path / "again.onnx")
     shipped, again = read(default_model()), read(tmp_path / "again.onnx")
-    levels, levels_again = split(shipped.data).weights, split(again.data).weights
-    assert levels.keys() == levels_again.keys()
-    for name, weight in levels.items():
-        assert weight.shape == levels_again[name].shape
+    weights, weights_again = split(shipped.data).weights, split(again.data).weights
+    assert weights.keys() == weights_again.keys()
+    for name, weight in weights.items():
+        assert weight.shape == weights_again[name].shape
         if weight.dtype == np.int8:
-            assert (weight != levels_again[name]).mean() < 0.001, name
+            assert (weight != weights_again[name]).mean() < 0.001, name
     texts = [probe.text for probe in shipped.probes]
     cosines = (Encoder().encode(texts) * Encoder(tmp_path / "again.onnx").encode(texts)).sum(1)
     assert cosines.min() > 0.998

@@ -19,7 +19,7 @@ def test_the_figures_by_hand() -> None:
 @pytest.mark.parametrize(
     ("got", "message"),
     [
-        (np.eye(3, dtype=np.float32), r"x: shape \(3, 3\) instead of \(2, 2\)"),
+        (np.eye(3, dtype=np.float32), r"x: expected shape \(2, 2\), got \(3, 3\)"),
         (np.full((2, 2), np.nan, np.float32), "x: the vectors are not finite"),
         (REFERENCE * 2, "x: a vector has the length 2.000000, not 1"),
         (REFERENCE[::-1], "x: minimum cosine 0.000000 on the probes, but at least 0.99999"),

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from numpy.typing import NDArray
 
 from embedge import Encoder, ModelError, OptionError, TextError
+from embedge_export.checks.evaluate import Pairs, spearman
 
 from . import tiny
 from .conftest import Run
@@ -478,26 +478,11 @@ def test_vectors_agree_with_published_ones(default: Encoder, eval_data: Path) ->
     np.testing.assert_allclose(found, entry["matrix"], rtol=0, atol=0.01)
 
 
-def ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Ranks from 1, the mean of their places where values tie."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
-
-
-def test_ranks_by_hand() -> None:
-    assert ranks(np.array([3.0, 1.0, 3.0, 2.0])).tolist() == [3.5, 1, 3.5, 2]
-
-
 def test_sts_benchmark_correlation(default: Encoder, eval_data: Path) -> None:
     """Spearman on the 1500 pairs of STS-B dev: 86.72 for the fp32 source."""
-    lines = (eval_data / "stsb/dev.tsv").read_text("utf-8").splitlines()[1:]
-    rows = [line.split("\t") for line in lines]
-    a, b = (default.encode([row[side] for row in rows]) for side in (0, 1))
-    scores = np.array([float(row[2]) for row in rows])
-    assert len(scores) == 1500
-    cosines = (a.astype(np.float64) * b).sum(1)
-    correlation = np.corrcoef(ranks(cosines), ranks(scores))[0, 1]
-    assert 100 * correlation == pytest.approx(86.72, abs=0.3)
+    pairs = Pairs.read(eval_data / "stsb" / "dev.tsv")
+    assert len(pairs.scores) == 1500
+    assert spearman(pairs, default.encode, "cosine") == pytest.approx(86.72, abs=0.3)
 
 
 def test_dim_does_not_normalize_where_the_model_does_not(tmp_path: Path) -> None:

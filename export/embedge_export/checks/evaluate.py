@@ -1,8 +1,9 @@
-"""What vectors are worth: rank correlation with people's scores, and the skew of their space."""
+"""Quality of vectors: rank correlation with human scores, and the anisotropy of their space."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from embedge.errors import OptionError
 from embedge.similarity import similarity
 
 Vectors = NDArray[np.float32]
+Scores = NDArray[Any]
 Encode = Callable[[Sequence[str]], Vectors]
 
 
@@ -20,7 +22,7 @@ class Pairs:
 
     left: tuple[str, ...]
     right: tuple[str, ...]
-    scores: NDArray[np.float64]
+    scores: Scores
 
     @classmethod
     def read(cls, path: Path) -> "Pairs":
@@ -66,11 +68,16 @@ def spearman(pairs: Pairs, encode: Encode, measure: str) -> float:
         similarity(vectors[place[a]], vectors[place[b]], measure)[0, 0]
         for a, b in zip(pairs.left, pairs.right, strict=True)
     ]
-    return round(float(100 * np.corrcoef(_ranks(found), _ranks(pairs.scores))[0, 1]), 2)
+    return round(100 * rank_correlation(np.array(found), pairs.scores), 2)
+
+
+def rank_correlation(a: Scores, b: Scores) -> float:
+    """Spearman's rank correlation of two rows of numbers, (n,) each."""
+    return float(np.corrcoef(_ranks(a), _ranks(b))[0, 1])
 
 
 def anisotropy(vectors: Vectors) -> float:
-    """Mean cosine of the vectors of different texts, (n, dim): near 1 in a skewed space.
+    """Mean cosine of the vectors of different texts, (n, dim): near 1 in a narrow space.
 
     Ethayarajh, 2019, https://arxiv.org/abs/1909.00512, section 3.1.
     """
@@ -87,9 +94,9 @@ def directions(vectors: Vectors) -> NDArray[np.float64]:
     return unit
 
 
-def _ranks(values: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
+def _ranks(values: Scores) -> NDArray[np.float64]:
     """Ranks from 1, ties sharing their mean rank."""
-    _, inverse, counts = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     means: NDArray[np.float64] = (last - (counts - 1) / 2)[inverse]
     return means

@@ -35,16 +35,16 @@ _TOOLS = ("numpy", "onnx", "onnxruntime", "optimum-onnx", "sentence-transformers
 
 
 @dataclass(frozen=True)
-class Proof:
-    """What a file has shown: its vectors of the probes, float32 (probes, dim), and its report."""
+class VerificationResult:
+    """A draft's vectors of the probes, float32 (probes, dim), and the report of its checks."""
 
     vectors: Vectors
     probes: list[Probe]
     report: dict[str, Any]
 
 
-class Judge:
-    """Holds drafts of files against the source, which is asked before anything is traced."""
+class ExportVerifier:
+    """Compares drafts of files with the source, which encodes before anything is traced."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Judge:
         self._anisotropy: dict[str, float] = {}
         if pairs is not None:
             self._spearman["source"] = spearman(pairs, source.encode, source.similarity)
-        self.first: Proof
+        self.first: VerificationResult
 
     def fp32(self, model: onnx.ModelProto, settings: ModelSettings) -> None:
         """Compare the fp32 graph with the source; every other format is compared with it."""
@@ -74,11 +74,11 @@ class Judge:
             settings,
             min_cosine=FP32_MIN_COSINE,
         )
-        self.first = self._proof(vectors, {"fp32_against_source": figures})
+        self.first = self._result(vectors, {"fp32_against_source": figures})
 
     def quantized(
         self, name: str, model: onnx.ModelProto, settings: ModelSettings, mean_cosine: float
-    ) -> Proof:
+    ) -> VerificationResult:
         """Compare a quantized graph with the fp32 graph."""
         vectors = self._draft(name, model, settings)
         figures = self._compared(
@@ -86,9 +86,11 @@ class Judge:
         )
         first = self.first.report["fp32_against_source"]
         report = {"fp32_against_source": first, f"{name}_against_fp32": figures}
-        return self._proof(vectors, report, name)
+        return self._result(vectors, report, name)
 
-    def _proof(self, vectors: Vectors, figures: dict[str, Any], *quantized: str) -> Proof:
+    def _result(
+        self, vectors: Vectors, figures: dict[str, Any], *quantized: str
+    ) -> VerificationResult:
         shown = ("source", "fp32", *quantized)
         report: dict[str, Any] = {"tools": tools(), "probes": len(self._probes), **figures}
         report["anisotropy"] = {n: v for n, v in self._anisotropy.items() if n in shown}
@@ -100,7 +102,7 @@ class Judge:
         if self._source.remarks:
             report["remarks"] = list(self._source.remarks)
         rows = zip(self._probes, self._reference, vectors, strict=True)
-        return Proof(vectors, [Probe(*row) for row in rows], report)
+        return VerificationResult(vectors, [Probe(*row) for row in rows], report)
 
     def _draft(self, name: str, model: onnx.ModelProto, settings: ModelSettings) -> Vectors:
         """Vectors of the probes from a file as its users will load it; evaluates it as well."""
@@ -109,7 +111,7 @@ class Judge:
             path.write_bytes(pack.pack(model, settings, self._source.tokenizer_json, [], {}))
             encode: Encode = Encoder(path, dim=settings.dim).encode
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", TruncationWarning)  # the source cuts them as well
+            warnings.simplefilter("ignore", TruncationWarning)  # the source truncates them as well
             self._anisotropy[name] = anisotropy(encode(self._unrelated))
             if self._pairs is not None:
                 self._spearman[name] = spearman(self._pairs, encode, settings.similarity)
@@ -149,7 +151,7 @@ def compare(
         ExportError: a shape, a length or a cosine is not what it should be.
     """
     if got.shape != reference.shape:
-        raise ExportError("verify", f"{what}: shape {got.shape} instead of {reference.shape}")
+        raise ExportError("verify", f"{what}: expected shape {reference.shape}, got {got.shape}")
     if not np.isfinite(got).all():
         raise ExportError("verify", f"{what}: the vectors are not finite")
     lengths = np.linalg.norm(got, axis=1)

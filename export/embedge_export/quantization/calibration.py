@@ -9,7 +9,7 @@ from importlib import resources
 import numpy as np
 
 from embedge_export.graph.ir import Array, Graph
-from embedge_export.quantization.parallel import side_by_side
+from embedge_export.quantization.parallel import parallel_map
 
 MASK = "attention_mask"
 ROWS = 16384  # rows kept per activation
@@ -39,7 +39,7 @@ def samples(
             group.append(names.pop(0))
         rng = np.random.default_rng(0)
         kept: list[list[Array]] = [[] for _ in group]
-        for feed, values in zip(feeds, side_by_side(graph.runner(group), feeds), strict=True):
+        for feed, values in zip(feeds, parallel_map(graph.runner(group), feeds), strict=True):
             mask = np.asarray(feed[MASK])
             tokens = rng.permutation(np.flatnonzero(mask))
             tokens = np.sort(tokens[: math.ceil(len(tokens) * share)])

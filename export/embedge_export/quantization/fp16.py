@@ -29,7 +29,7 @@ _KINDS = {
 }
 
 
-def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
+def convert_to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return `model`, made of onnx's own operators, with its weights and most values in fp16."""
     return _Converter(model).convert()
 
@@ -104,7 +104,7 @@ class _Converter:
                 if item.HasField("g"):
                     self._rewrite_body(item.g, want)
                 elif item.HasField("t") and item.t.data_type == FLOAT and want == HALF:
-                    item.t.CopyFrom(numpy_helper.from_array(_halved(item.t), item.t.name))
+                    item.t.CopyFrom(numpy_helper.from_array(_as_fp16(item.t), item.t.name))
                 elif (node.op_type, item.name, item.i) == ("Cast", "to", FLOAT):
                     item.i = want
             for name in node.output:
@@ -129,7 +129,7 @@ class _Converter:
             return name
         other = f"{name}_{'fp32' if want == FLOAT else 'fp16'}"
         if name in self.graph.initializers:
-            half = _halved(self.graph.initializers[name])
+            half = _as_fp16(self.graph.initializers[name])
             self.graph.initializers[other] = numpy_helper.from_array(half, other)
         elif (id(nodes), other) in self.casts:  # made before in this graph or body
             return self.casts[id(nodes), other]
@@ -141,7 +141,7 @@ class _Converter:
         return other
 
 
-def _halved(tensor: onnx.TensorProto) -> Array:
+def _as_fp16(tensor: onnx.TensorProto) -> Array:
     value = numpy_helper.to_array(tensor)
     value = np.where(np.abs(value) > MOST, np.sign(value) * np.float32(HIDDEN_SCORE), value)
     return value.astype(np.float16)

@@ -13,13 +13,13 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def side_by_side(
+def parallel_map(
     function: Callable[[Item], Result], items: Iterable[Item], most: int | None = None
 ) -> Iterator[Result]:
     """Yield ``function(item)`` of each item, in order; ``function`` runs in threads.
 
     Args:
-        function: has to leave the interpreter lock to others, as NumPy and onnxruntime do.
+        function: must release the GIL in its long parts, as NumPy and onnxruntime do.
         items: taken as fast as results are, and at most two a thread ahead of them.
         most: threads at most; None is all the CPUs that this process may use.
 

@@ -1,11 +1,11 @@
-"""Numbers to eight bits: weights that cannot saturate, and ranges of activations.
+"""Numbers to eight bits: saturation-safe weights, and ranges of activations.
 
 x86 CPUs without VNNI multiply u8 by s8 with `vpmaddubsw`, which adds the products of two
 neighbouring rows of the weight, (0, 1), (2, 3), ..., in 16 signed bits and saturates. With
 activations up to 255 no sum can leave 16 bits if the positive weights of each pair add up to at
-most 128 and the negative ones to at least -128: 128 * 255 = 32640. The weights made here hold
-every pair to that, so the product is exact on every CPU; it costs a fraction of a bit where 7-bit
-weights cost a whole one.
+most 128 and the negative ones to at least -128: 128 * 255 = 32640. A weight whose pairs all hold to
+that is called saturation-safe: its product is exact on every CPU. It costs a fraction of a bit
+where 7-bit weights cost a whole one.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from embedge_export.graph.ir import Array
 PAIR_LIMIT = 128
 DAMPINGS = (0.01, 0.1, 1.0)  # of the mean moment; the first that works is taken
 BLOCK = 64  # rows of a weight rounded before the rest is updated
-SHRINKS = tuple(1 - 0.025 * step for step in range(17))
+SHRINKS = tuple(1 - 0.025 * i for i in range(17))
 
 
-def choose_steps(weight: Array, importance: Array) -> Array:
+def search_scales(weight: Array, importance: Array) -> Array:
     """Scale float32 (N,) of weight float32 (K, N) for the least squared error of each column.
 
     Rows count by importance (K,), the mean square of their activation.
@@ -32,41 +32,41 @@ def choose_steps(weight: Array, importance: Array) -> Array:
     full = np.maximum(np.abs(weight).max(0) / 127, sums / PAIR_LIMIT)
     full = np.where(full > 0, full, 1).astype(np.float32)
     best = np.full(weight.shape[1], np.inf)
-    steps = full
+    scales = full
     for shrink in SHRINKS:
         trial = full * np.float32(shrink)
-        error = weight - pair_safe(np.rint(weight / trial)) * trial
+        error = weight - saturation_safe(np.rint(weight / trial)) * trial
         cost = importance @ (error * error)
-        steps = np.where(cost < best, trial, steps)
+        scales = np.where(cost < best, trial, scales)
         best = np.minimum(cost, best)
-    return to_half(steps)
+    return round_to_fp16(scales)
 
 
-def round_adaptively(weight: Array, steps: Array, moments: Array) -> Array:
-    """int8 (K, N) of weight float32 (K, N), steps (N,), rounded row by row, pair-safe.
+def gptq(weight: Array, scales: Array, moments: Array) -> Array:
+    """Round weight float32 (K, N) with scales (N,) to int8 (K, N), row by row, saturation-safe.
 
-    The error of each row is made up for in the rows that follow, by the second moments X^T X (K, K)
-    of the activation: GPTQ (Frantar et al., 2022, https://arxiv.org/abs/2210.17323), algorithm 1.
+    The rows that follow make up for the error of each, by the second moments X^T X (K, K) of the
+    activation: GPTQ (Frantar et al., 2022, https://arxiv.org/abs/2210.17323), algorithm 1.
     """
     size = len(weight)
     upper = _inverse_root(moments)
-    left = weight / steps
-    levels = np.zeros_like(left)
+    left = weight / scales
+    values = np.zeros_like(left)
     for start in range(0, size, BLOCK):
         stop = min(start + BLOCK, size)
         errors = np.zeros_like(left[start:stop])
         for row in range(start, stop):
-            level = np.clip(np.rint(left[row]), -127, 127)
+            value = np.clip(np.rint(left[row]), -127, 127)
             if row % 2:
-                before = levels[row - 1]
-                room = np.where(level * before > 0, PAIR_LIMIT - np.abs(before), 127)
-                level = np.clip(level, -room, room)
-            levels[row] = level
-            error = (left[row] - level) / upper[row, row]
+                before = values[row - 1]
+                room = np.where(value * before > 0, PAIR_LIMIT - np.abs(before), 127)
+                value = np.clip(value, -room, room)
+            values[row] = value
+            error = (left[row] - value) / upper[row, row]
             left[row + 1 : stop] -= np.outer(upper[row, row + 1 : stop], error)
             errors[row - start] = error
         left[stop:] -= upper[start:stop, stop:].T @ errors
-    return levels.astype(np.int8)
+    return values.astype(np.int8)
 
 
 def _inverse_root(moments: Array) -> Array:
@@ -87,18 +87,18 @@ def _inverse_root(moments: Array) -> Array:
     raise ExportError("quantize", "an activation is not finite on the calibration texts")
 
 
-def pair_safe(levels: Array) -> Array:
-    """The nearest whole numbers to `levels` (K, N) for which no pair of rows can saturate."""
-    levels = np.clip(levels, -127, 127)
-    even, odd = levels[0 : levels.shape[0] // 2 * 2 : 2], levels[1::2]  # views
+def saturation_safe(values: Array) -> Array:
+    """The nearest whole numbers to `values` (K, N) for which no pair of rows can saturate."""
+    values = np.clip(values, -127, 127)
+    even, odd = values[0 : values.shape[0] // 2 * 2 : 2], values[1::2]  # views
     excess = np.where(even * odd > 0, np.maximum(np.abs(even + odd) - PAIR_LIMIT, 0), 0)
     first = np.floor(excess / 2)
     even -= np.sign(even) * first
     odd -= np.sign(odd) * (excess - first)
-    return levels
+    return values
 
 
-def choose_range(rows: Array) -> tuple[np.float32, np.uint8]:
+def full_range(rows: Array) -> tuple[np.float32, np.uint8]:
     """(scale, zero point) of the u8 range that covers all of `rows`, zero included.
 
     Narrower ranges have less error on the samples, and clip text that is unlike them.
@@ -108,10 +108,10 @@ def choose_range(rows: Array) -> tuple[np.float32, np.uint8]:
     return scale, np.uint8(np.rint(-low / scale))
 
 
-def to_half(values: Array, smallest: float = 2.0**-14) -> Array:
-    """float32 values rounded to what float16 holds; those outside its range are kept.
+def round_to_fp16(values: Array, smallest: float = 2.0**-14) -> Array:
+    """Round float32 values to what float16 holds; those outside its range are kept.
 
-    Scales and biases need no more digits, and the file gets smaller: `quantize.store_compactly`.
+    Scales and biases need no more digits, and the file gets smaller: `tables.store_as_fp16`.
     Below 2**-14 float16 loses digits: that matters for a factor, not for a term.
     """
     size = np.abs(values)
@@ -119,15 +119,15 @@ def to_half(values: Array, smallest: float = 2.0**-14) -> Array:
     return np.where((size >= smallest) & (size < 2.0**15), rounded, values)
 
 
-def to_levels(rows: Array, scale: np.float32, zero: np.uint8) -> Array:
+def fake_quantize(rows: Array, scale: np.float32, zero: np.uint8) -> Array:
     """`rows` after QuantizeLinear and back, float32."""
-    levels = rows / scale
-    np.rint(levels, out=levels)  # in place: rows may take hundreds of megabytes
-    levels += np.float32(zero)
-    np.clip(levels, 0, 255, out=levels)
-    levels -= np.float32(zero)
-    levels *= scale
-    return levels
+    values = rows / scale
+    np.rint(values, out=values)  # in place: rows may take hundreds of megabytes
+    values += np.float32(zero)
+    np.clip(values, 0, 255, out=values)
+    values -= np.float32(zero)
+    values *= scale
+    return values
 
 
 def smoothing(rows: Array, weight: Array, alpha: float) -> Array:
@@ -139,4 +139,4 @@ def smoothing(rows: Array, weight: Array, alpha: float) -> Array:
     large = np.maximum(np.abs(rows).max(0), 1e-5)
     heavy = np.maximum(np.abs(weight).max(1), 1e-5)
     scale = large**alpha / heavy ** (1 - alpha)
-    return to_half(np.asarray(np.exp(np.log(scale).mean()) / scale, np.float32))
+    return round_to_fp16(np.asarray(np.exp(np.log(scale).mean()) / scale, np.float32))
