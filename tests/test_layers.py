@@ -20,6 +20,7 @@ LAYERS = {
         {"text"},  # str to token ids: knows limits and prompts, no graph
         {"ort"},  # token ids to vectors: the only layer that knows onnxruntime
         {"pipeline"},  # the steps of encoding, which a server interleaves
+        {"streaming"},  # those of one call, over many texts
         {"encoder"},  # composes the layers below into the public class
         {"__init__"},  # what `import embedge` gives: no corpus, server, command or framework
         {"corpus"},  # files to rows to vectors to files, with an Encoder

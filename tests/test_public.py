@@ -6,13 +6,16 @@ import embedge_export
 
 def test_embedge_exports_exactly_this() -> None:
     assert set(embedge.__all__) == {
+        "ClosedError",
         "CorpusError",
         "EmbedgeError",
         "Encoder",
         "ExportError",
+        "InstallationError",
         "ModelError",
         "OptionError",
         "ProviderError",
+        "ResourceError",
         "TextError",
         "TextTooLongError",
         "TruncationWarning",
@@ -34,6 +37,7 @@ def test_embedge_export_exports_exactly_this() -> None:
 
 def test_public_methods_of_encoder() -> None:
     assert {name for name in vars(embedge.Encoder) if not name.startswith("_")} == {
+        "close",
         "count_tokens",
         "dim",
         "encode",
@@ -44,4 +48,5 @@ def test_public_methods_of_encoder() -> None:
         "info",
         "max_tokens",
         "similarity",
+        "truncated",
     }

@@ -15,7 +15,7 @@ from embedge.encoder import Encoder
 from embedge.errors import EmbedgeError, ExportError, OptionError
 from embedge.modelfile.file import INPUTS
 from embedge.modelfile.settings import ModelSettings
-from embedge.ort.batching import micro_batches
+from embedge.ort.batching import TokenSequence, Waiting
 from embedge.text.tokenizer import TextTokenizer
 from embedge_export import pack
 from embedge_export.checks import verify
@@ -247,10 +247,11 @@ def _settings(source: Source, dim: int) -> ModelSettings:
 def _feeds(texts: Sequence[str], source: Source) -> list[dict[str, NDArray[np.int64]]]:
     """Calibration texts as graph inputs of equal length, int64 (batch, sequence)."""
     tokenizer = TextTokenizer(source.tokenizer_json, source.max_tokens)
-    sequences = [tokenizer.wrap(ids) for ids in tokenizer.ids(texts)]
-    lengths = np.array([len(sequence) for sequence in sequences])
+    waiting = Waiting()
+    for number, ids in enumerate(tokenizer.ids(texts)):
+        waiting.add(TokenSequence(number, np.array(tokenizer.wrap(ids), np.int32), first=True))
     feeds = []
-    for batch in micro_batches(lengths, workers=1):
-        ids = np.array([sequences[i] for i in batch], np.int64)
-        feeds.append(dict(zip(INPUTS, (ids, np.ones_like(ids)), strict=True)))
+    while waiting:
+        batch = np.stack([sequence.ids for sequence in waiting.take(oldest=False)], dtype=np.int64)
+        feeds.append(dict(zip(INPUTS, (batch, np.ones_like(batch)), strict=True)))
     return feeds

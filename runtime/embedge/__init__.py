@@ -8,12 +8,15 @@ vectors = encoder.encode(["A man is eating food.", "Someone is having a meal."])
 
 from embedge.encoder import Encoder
 from embedge.errors import (
+    ClosedError,
     CorpusError,
     EmbedgeError,
     ExportError,
+    InstallationError,
     ModelError,
     OptionError,
     ProviderError,
+    ResourceError,
     TextError,
     TextTooLongError,
 )
@@ -22,13 +25,16 @@ from embedge.text.overflow import TruncationWarning
 __version__ = "0.1.0"
 
 __all__ = [
+    "ClosedError",
     "CorpusError",
     "EmbedgeError",
     "Encoder",
     "ExportError",
+    "InstallationError",
     "ModelError",
     "OptionError",
     "ProviderError",
+    "ResourceError",
     "TextError",
     "TextTooLongError",
     "TruncationWarning",

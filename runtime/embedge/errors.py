@@ -5,18 +5,23 @@
     ├── TextError          a text cannot be encoded; the message names its position
     │   └── TextTooLongError   it has more tokens than the model takes, under overflow="error"
     ├── OptionError        an argument has a value that this model or function does not take
+    ├── ClosedError        an Encoder is used after `close()`, or while the interpreter exits
     ├── ProviderError      an execution provider is not available or does not work
+    ├── ResourceError      the system gives no more memory
+    ├── InstallationError  a library that embedge needs cannot be loaded
     ├── CorpusError        a corpus, a row of it, or what was made of it cannot be used
     └── ExportError        an export stopped; `step` says where, and no file was written
 
-`except EmbedgeError` catches them all. Where Python has a type of the same meaning (ValueError),
-ours is one too.
+`except EmbedgeError` catches them all. Where Python has a type of the same meaning (ValueError,
+MemoryError, ImportError), ours is one too.
 """
 
+import operator
 import os
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 _PACKAGE = f"{Path(__file__).parent}{os.sep}"
 
@@ -60,8 +65,20 @@ class OptionError(EmbedgeError, ValueError):
     """An argument has a value that this model or function does not take."""
 
 
+class ClosedError(EmbedgeError, RuntimeError):
+    """An Encoder is used after ``close()``, or in a thread while the interpreter exits."""
+
+
 class ProviderError(EmbedgeError):
     """An execution provider is not available or does not work."""
+
+
+class ResourceError(EmbedgeError, MemoryError):
+    """The system gives no more memory; the model and the texts may be fine."""
+
+
+class InstallationError(EmbedgeError, ImportError):
+    """A library that embedge needs is missing, incomplete or cannot be loaded."""
 
 
 class CorpusError(EmbedgeError):
@@ -96,3 +113,15 @@ class ExportError(EmbedgeError):
 
     def __reduce__(self) -> tuple[type, tuple[str, str]]:
         return type(self), (self.step, self._message)
+
+
+def check_integer(name: str, value: Any, least: int, most: int | None = None) -> int:
+    """Return an integer argument, numpy's included; raises OptionError where it is not in range."""
+    bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if isinstance(value, bool) or number < least or (most is not None and number > most):
+        raise OptionError(f"expected {name} to be an integer {bounds}, or None; got {value!r}")
+    return number

@@ -1,17 +1,21 @@
 """The steps of encoding: texts to token ids, ids to vectors, vectors of parts to one a text.
 
-`Encoder` takes them for one call after the other; `embedge.serve` interleaves those of several
-requests.
+`embedge.streaming` takes them for one call after the other; `embedge.serve` interleaves those of
+several requests.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from embedge.errors import ClosedError
 from embedge.modelfile.settings import ModelSettings
-from embedge.similarity import check_vectors, unit
+from embedge.ort.fork_guard import ort_call
+from embedge.ort.memory import release_free_memory
+from embedge.similarity import check_vectors, shorten
 from embedge.text.overflow import Overflow, Sequences, mean_of_windows, sequences
 from embedge.text.tokenizer import TextTokenizer
 
@@ -22,25 +26,40 @@ if TYPE_CHECKING:
 Vectors = np.ndarray[tuple[int, int], np.dtype[np.float32]]
 
 
-@dataclass(frozen=True)
 class Pipeline:
-    """Settings, tokenizer and session of one model file; may be used from several threads."""
+    """Settings, tokenizer and session of one model file; may be used from several threads.
 
-    settings: ModelSettings
-    tokenizer: TextTokenizer
-    session: "Session"
+    Every method but `close` raises ClosedError after `close`.
+    """
+
+    def __init__(
+        self, settings: ModelSettings, tokenizer: TextTokenizer, session: "Session"
+    ) -> None:
+        self.settings = settings
+        self._parts: tuple[TextTokenizer, Session] | None = (tokenizer, session)
+
+    @property
+    def tokenizer(self) -> TextTokenizer:
+        """The tokenizer."""
+        return self.check_open()[0]
+
+    @property
+    def session(self) -> "Session":
+        """The session."""
+        return self.check_open()[1]
 
     def tokenize(self, texts: list[str], start: int, overflow: Overflow) -> Sequences:
         """Token id sequences of texts that have their prompts; raises as `sequences` does."""
-        return sequences(self.tokenizer, texts, start, overflow)
+        return ort_call(partial(sequences, self.tokenizer, texts, start, overflow))
 
-    def run(self, ids: list[list[int]], alone: bool) -> Vectors:
-        """Vectors of one micro-batch of equally long sequences, float32 (batch, model's dim).
+    def count(self, texts: list[str], start: int) -> list[int]:
+        """Tokens of each text before truncation; raises as `TextTokenizer.count` does."""
+        return ort_call(partial(self.tokenizer.count, texts, start))
 
-        ``alone`` says that no other micro-batch is to run at the same time.
-        """
+    def run(self, ids: Sequence[Sequence[int] | NDArray[np.int32]], alone: bool = False) -> Vectors:
+        """Vectors of one micro-batch of equally long sequences, float32 (batch, model's dim)."""
         input_ids = np.array(ids, np.int64)  # (batch, sequence)
-        return cast(Vectors, self.session.run(input_ids, alone=alone))
+        return cast(Vectors, self.session.run(input_ids))
 
     def finish(self, fitted: Sequences, vectors: Vectors, dim: int) -> Vectors:
         """The vectors of texts, float32 (texts, dim), from those of all their sequences.
@@ -56,9 +75,22 @@ class Pipeline:
                 Vectors,
                 mean_of_windows(vectors, weights, fitted.first, self.settings.normalized),
             )
-        kept = vectors[:, :dim]
-        shortened = dim < self.settings.dim
-        return unit(kept) if shortened and self.settings.normalized else kept
+        return cast(Vectors, shorten(vectors, dim, self.settings.normalized))
+
+    def close(self) -> None:
+        """Release tokenizer and session; calls in other threads end with ClosedError."""
+        parts, self._parts = self._parts, None
+        if parts is not None:
+            parts[1].close()
+            del parts
+        release_free_memory()
+
+    def check_open(self) -> "tuple[TextTokenizer, Session]":
+        """Return the tokenizer and the session."""
+        parts = self._parts
+        if parts is None:
+            raise ClosedError("this Encoder has been closed; make a new one")
+        return parts
 
 
 def token_counts(fitted: Sequences) -> NDArray[np.int64]:

@@ -1,15 +1,63 @@
-"""A progress bar on standard error, so that the runtime needs no fourth dependency."""
+"""Progress of a long call: told to the caller's own function, or drawn on standard error.
+
+It is drawn here so that the runtime needs no fourth dependency.
+"""
 
 import sys
 import time
-from typing import Self, TextIO
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Self, TextIO
+
+from embedge.errors import OptionError
+
+# True draws a bar; a function is called with how many are finished, and of how many: None where
+# that is not known.
+Progress = bool | Callable[[int, int | None], object]
 
 _WIDTH = 30
 _SECONDS_BETWEEN_DRAWS = 0.1
 
 
+class StatusLine:
+    """One line on a terminal that is drawn again and again; nothing where there is no terminal.
+
+    Use as a context manager, and `show` from one thread. It needs no escape sequences, which
+    older consoles of Windows print as they are.
+    """
+
+    def __init__(self, enabled: bool, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr  # None in a program without a console
+        self._enabled = enabled and _is_terminal(self._stream)
+        self._line: Callable[[], str] | None = None
+        self._length = 0
+        self._drawn = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def show(self, line: Callable[[], str]) -> None:
+        """Draw what ``line`` gives, at most ten times a second, and at the end."""
+        self._line = line
+        if self._enabled and time.monotonic() - self._drawn >= _SECONDS_BETWEEN_DRAWS:
+            self._draw(line())
+
+    def __exit__(self, *exception: object) -> None:
+        if self._enabled and self._line is not None:
+            self._draw(self._line())
+            self._stream.write("\n")
+            self._stream.flush()
+
+    def _draw(self, line: str) -> None:
+        self._drawn = time.monotonic()
+        shown = _encodable(line, self._stream)
+        self._stream.write(f"\r{shown}{' ' * (self._length - len(shown))}")
+        self._stream.flush()
+        self._length = len(shown)
+
+
 class ProgressBar:
-    """Counts what is finished; draws only where the stream is a terminal.
+    """Counts what is finished, and shows it with its speed and the time left.
 
     Use as a context manager, and `advance` from one thread.
     """
@@ -23,36 +71,76 @@ class ProgressBar:
         unit: str = "texts",
     ) -> None:
         self._unit = unit
-        self._stream = stream or sys.stderr
-        self._enabled = enabled and self._stream.isatty()
         self._total, self._done = total, 0
-        self._start = self._drawn = time.monotonic()
+        self._start = time.monotonic()
+        self._status = StatusLine(enabled, stream)
 
     def __enter__(self) -> Self:
+        self._status.show(self._line)
         return self
 
     def advance(self, count: int) -> None:
-        """Add what is finished, and redraw at most ten times a second."""
+        """Add what is finished."""
         self._done += count
-        if self._enabled and time.monotonic() - self._drawn >= _SECONDS_BETWEEN_DRAWS:
-            self._draw()
+        self._status.show(self._line)
 
     def __exit__(self, *exception: object) -> None:
-        if self._enabled:
-            self._draw()
-            self._stream.write("\n")
-
-    def _draw(self) -> None:
-        self._drawn = time.monotonic()
-        self._stream.write(f"\r\x1b[K{self._line()}")
-        self._stream.flush()
+        self._status.__exit__(*exception)
 
     def _line(self) -> str:
-        rate = self._done / max(self._drawn - self._start, 1e-9)
+        seconds = max(time.monotonic() - self._start, 1e-9)
+        rate = self._done / seconds
         speed = f"{rate:.0f}/s" if rate >= 1 else f"{rate:.2g}/s"
         if self._total is None:
             return f"{self._done} {self._unit}, {speed}"
-        filled = _WIDTH * self._done // max(self._total, 1)
         left = (self._total - self._done) / max(rate, 1e-9)
-        bar = "█" * filled + "░" * (_WIDTH - filled)
-        return f"{bar} {self._done}/{self._total} {self._unit}, {speed}, {left:.0f} s left"
+        drawn = bar(self._done / max(self._total, 1))
+        return f"{drawn} {self._done}/{self._total} {self._unit}, {speed}, {left:.0f} s left"
+
+
+def bar(fraction: float, width: int = _WIDTH) -> str:
+    """A bar of ``width`` characters, of which ``fraction`` (0 to 1) is filled."""
+    filled = int(width * min(max(fraction, 0.0), 1.0))
+    return "█" * filled + "░" * (width - filled)
+
+
+@contextmanager
+def reporting(progress: Progress, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Give a function that takes how many more are finished, and reports it as asked for."""
+    if isinstance(progress, bool):
+        with ProgressBar(total, progress) as shown:
+            yield shown.advance
+        return
+    done = 0
+
+    def report(count: int) -> None:
+        nonlocal done
+        done += count
+        progress(done, total)
+
+    yield report
+
+
+def check_progress(progress: Any) -> Progress:
+    """Return ``progress``, or raise OptionError where it is neither a bool nor callable."""
+    if isinstance(progress, bool) or callable(progress):
+        return progress  # type: ignore[no-any-return]
+    raise OptionError(
+        f"expected progress to be True, False or a function of (done, total), got {progress!r}"
+    )
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    try:
+        return stream is not None and stream.isatty()
+    except ValueError:  # it is closed
+        return False
+
+
+def _encodable(line: str, stream: TextIO) -> str:
+    """The line as it is, or in plain characters on a console that has no others."""
+    try:
+        line.encode(getattr(stream, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return line.replace("█", "#").replace("░", ".").encode("ascii", "replace").decode()
+    return line

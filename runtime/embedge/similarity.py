@@ -1,11 +1,12 @@
 """Similarity of vectors, by the measure that a model was trained for."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from embedge.errors import ModelError, OptionError
+from embedge.errors import ModelError, OptionError, check_integer
 
 Vectors = NDArray[np.float32]
 
@@ -17,19 +18,38 @@ def unit(vectors: Vectors) -> Vectors:
     return scaled
 
 
+def check_dim(dim: Any, full: int, default: int | None) -> int:
+    """Resolve the ``dim`` argument of Encoder, for vectors of ``full`` components.
+
+    Raises:
+        OptionError: it is not an integer from 1 to ``full``.
+    """
+    return default or full if dim is None else check_integer("dim", dim, 1, full)
+
+
+def shorten(vectors: Vectors, dim: int, normalize: bool) -> Vectors:
+    """Keep the leading components: (n, full) to (n, dim), scaled to length 1 if ``normalize``."""
+    if dim == vectors.shape[1]:
+        return vectors
+    kept = vectors[:, :dim]
+    return unit(kept) if normalize else kept
+
+
 def are_unit(vectors: Vectors, tolerance: float = 0.01) -> bool:
     """Whether every row has length 1 within a tolerance, of which fp16 needs a tenth."""
     return bool((np.abs(np.linalg.norm(vectors, axis=-1) - 1) <= tolerance).all())
 
 
 def check_vectors(vectors: Vectors, normalized: bool) -> None:
-    """Raise ModelError for vectors that no sound model gives: not finite, or not of length 1."""
+    """Raise ModelError for vectors that are not finite, or not of the length 1 they should have."""
     if normalized and are_unit(vectors):
         return
     if not np.isfinite(vectors).all():
         raise ModelError("the model gave vectors that are not finite; do not use this file")
     if normalized:
-        raise ModelError("the file says that its vectors have length 1: not so; do not use it")
+        raise ModelError(
+            "the model declares unit-length vectors but returned others; do not use this file"
+        )
 
 
 def cosines(a: Vectors, b: Vectors) -> NDArray[np.float64]:

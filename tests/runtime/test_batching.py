@@ -1,76 +1,64 @@
-import threading
+"""Which sequences share a micro-batch, and which comes next."""
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from embedge.ort.batching import micro_batches, run_batches
+from embedge.ort.batching import TokenSequence, Waiting
 
 
-def grouped(lengths: list[int], workers: int = 1, budget: int = 12) -> list[list[int]]:
-    batches = micro_batches(np.array(lengths, np.int64), workers, budget)
-    return [batch.tolist() for batch in batches]
+def waiting(lengths: list[int], budget: int = 12) -> Waiting:
+    found = Waiting(budget)
+    for number, length in enumerate(lengths):
+        found.add(TokenSequence(number, np.zeros(length, np.int32), first=True))
+    return found
+
+
+def batches(found: Waiting, oldest: bool) -> list[list[int]]:
+    taken = []
+    while found:
+        taken.append([sequence.number for sequence in found.take(oldest)])
+    assert found.tokens == 0
+    return taken
 
 
 @pytest.mark.parametrize(
-    ("lengths", "workers", "batches"),
+    ("lengths", "longest_first", "oldest_first"),
     [
-        ([], 1, []),
-        ([5], 1, [[0]]),
-        ([3, 5, 3, 5], 1, [[1, 3], [0, 2]]),
+        ([], [], []),
+        ([5], [[0]], [[0]]),
+        ([3, 5, 3, 5], [[1, 3], [0, 2]], [[0, 2], [1, 3]]),
         # Four sequences of 4 tokens fit the budget of 12 three at a time.
-        ([4, 4, 4, 4], 1, [[0, 1, 2], [3]]),
-        # One longer than the budget is alone.
-        ([13, 2, 13], 1, [[0], [2], [1]]),
-        # Two workers share 8 tokens: 4 each.
-        ([2, 2, 2, 2], 2, [[0, 1], [2, 3]]),
-        ([0, 0], 1, [[0], [1]]),
+        ([4, 4, 4, 4], [[0, 1, 2], [3]], [[0, 1, 2], [3]]),
+        # One longer than the budget is by itself.
+        ([13, 2, 13], [[0], [2], [1]], [[0], [1], [2]]),
+        ([2, 6, 2, 6, 6], [[1, 3], [4], [0, 2]], [[0, 2], [1, 3], [4]]),
+        ([0, 0], [[0, 1]], [[0, 1]]),
     ],
 )
-def test_micro_batches_by_hand(lengths: list[int], workers: int, batches: list[list[int]]) -> None:
-    assert grouped(lengths, workers) == batches
+def test_micro_batches_by_hand(
+    lengths: list[int], longest_first: list[list[int]], oldest_first: list[list[int]]
+) -> None:
+    assert batches(waiting(lengths), oldest=False) == longest_first
+    assert batches(waiting(lengths), oldest=True) == oldest_first
 
 
-def test_every_sequence_is_in_one_batch_of_its_length_within_the_budget() -> None:
+def test_two_workers_share_what_waits() -> None:
+    """8 tokens between two are 4 each, and a share never exceeds the budget."""
+    small = waiting([2, 2, 2, 2])
+    small.split_between(2)
+    assert batches(small, oldest=True) == [[0, 1], [2, 3]]
+    large = waiting([4] * 12)
+    large.split_between(2)
+    assert {len(batch) for batch in batches(large, oldest=True)} == {3}
+
+
+@pytest.mark.parametrize("oldest", [False, True])
+def test_every_sequence_is_in_one_batch_of_its_length_within_the_budget(oldest: bool) -> None:
     lengths = np.random.default_rng(0).integers(1, 60, 500)
-    batches = micro_batches(lengths, workers=3, budget=100)
-    assert sorted(np.concatenate(batches).tolist()) == list(range(500))
-    for batch in batches:
+    found = batches(waiting(lengths.tolist(), 100), oldest)
+    assert sorted(number for batch in found for number in batch) == list(range(500))
+    for batch in found:
         assert len(set(lengths[batch])) == 1
         assert lengths[batch].sum() <= 100 or len(batch) == 1
-    firsts = [int(lengths[batch[0]]) for batch in batches]
-    assert firsts == sorted(firsts, reverse=True)
-
-
-@pytest.mark.parametrize("threads", [1, 2, 7])
-def test_every_batch_runs_once_and_is_yielded_when_done(threads: int) -> None:
-    batches = [np.array([i, i + 100]) for i in range(20)]
-    ran: list[int] = []
-    done = list(run_batches(lambda batch: ran.append(int(batch[0])), batches, threads))
-    assert sorted(ran) == list(range(20))
-    assert sorted(int(batch[0]) for batch in done) == list(range(20))
-
-
-def test_at_most_so_many_threads_run_and_none_is_left() -> None:
-    before = threading.active_count()
-    names: set[str] = set()
-    batches = [np.array([i]) for i in range(30)]
-    list(run_batches(lambda batch: names.add(threading.current_thread().name), batches, 2))
-    assert len(names) <= 2
-    assert all(name.startswith("embedge") for name in names)
-    assert threading.active_count() == before
-
-
-@pytest.mark.parametrize("threads", [1, 2])
-def test_the_first_error_stops_what_has_not_started(threads: int) -> None:
-    ran: list[int] = []
-
-    def run(batch: NDArray[np.intp]) -> None:
-        ran.append(int(batch[0]))
-        if batch[0] == 0:
-            raise ZeroDivisionError
-        threading.Event().wait(0.02)
-
-    with pytest.raises(ZeroDivisionError):
-        list(run_batches(run, [np.array([i]) for i in range(200)], threads))
-    assert len(ran) < 100
+    first = [int(lengths[batch[0]]) if not oldest else -batch[0] for batch in found]
+    assert first == sorted(first, reverse=True)

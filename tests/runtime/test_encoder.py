@@ -272,7 +272,7 @@ def test_dim_keeps_leading_components_and_normalizes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dim", [0, -1, 3, 1.0, True, "2"])
 def test_a_dim_that_there_is_not_is_refused(tiny_file: Path, dim: Any) -> None:
-    message = re.escape(f"dim should be an integer from 1 to 2, but is {dim!r}")
+    message = re.escape(f"expected dim to be an integer from 1 to 2, or None; got {dim!r}")
     with pytest.raises(OptionError, match=message):
         Encoder(tiny_file, dim=dim)
 
@@ -377,7 +377,7 @@ def test_threads_may_share_an_encoder(default: Encoder) -> None:
 
 
 def test_truncated_texts_are_counted_across_threads(encoder: Encoder) -> None:
-    with pytest.warns(UserWarning, match="Told once") as told, ThreadPoolExecutor(4) as pool:
+    with pytest.warns(UserWarning, match="Shown once") as told, ThreadPoolExecutor(4) as pool:
         list(pool.map(encoder.encode, [["a b " * 9] * 10] * 20))
     assert encoder.truncated == 200
     assert len(told) == 1

@@ -16,7 +16,9 @@ from .tiny import field, node
 
 
 def test_a_dim_that_makes_no_sense_is_refused_before_anything_is_loaded(tiny_file: Path) -> None:
-    with pytest.raises(OptionError, match="dim should be an integer from 1 to 2, but is 9"):
+    with pytest.raises(
+        OptionError, match="expected dim to be an integer from 1 to 2, or None; got 9"
+    ):
         Encoder(tiny_file, dim=9, providers="nonsense")
 
 

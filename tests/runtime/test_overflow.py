@@ -23,7 +23,9 @@ SEVEN = "a b a b a b a"
 
 def test_truncate_cuts_warns_once_and_counts(encoder: Encoder) -> None:
     """Six of the seven words are left: 1 + 3 * 2 = 7 and 3 * 4 = 12, so (7, 12) / sqrt(193)."""
-    message = "1 of the texts have more than 8 tokens and were cut; use overflow='mean' or 'error'"
+    message = (
+        "1 of the texts have more than 8 tokens and were truncated; use overflow='mean' or 'error'"
+    )
     with pytest.warns(TruncationWarning, match=message) as told:
         vectors = encoder.encode([SEVEN, "a b"])
     np.testing.assert_allclose(vectors[0], np.array([7, 12]) / 193**0.5, atol=1e-6)

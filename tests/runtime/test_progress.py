@@ -15,18 +15,18 @@ def test_a_bar_on_a_terminal(clock: list[float], terminal: io.StringIO) -> None:
         clock[0] = 2.0
         bar.advance(5)
         line = "█" * 10 + "░" * 20 + " 10/30 texts, 5/s, 4 s left"
-        assert terminal.getvalue() == f"\r\x1b[K{line}"
+        assert terminal.getvalue() == f"\r{line}"
         clock[0] = 3.0
         bar.advance(20)
     last = "█" * 30 + " 30/30 texts, 10/s, 0 s left"
-    assert terminal.getvalue().endswith(f"\r\x1b[K{last}\n")
+    assert terminal.getvalue().endswith(f"\r{last}\n")
 
 
 def test_without_a_total_it_counts(clock: list[float], terminal: io.StringIO) -> None:
     with ProgressBar(None, True, terminal) as bar:
         clock[0] = 4.0
         bar.advance(8)
-    assert terminal.getvalue() == "\r\x1b[K8 texts, 2/s" * 2 + "\n"
+    assert terminal.getvalue() == "\r8 texts, 2/s" * 2 + "\n"
 
 
 def test_no_texts_make_no_division_by_zero(clock: list[float], terminal: io.StringIO) -> None:

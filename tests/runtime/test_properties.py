@@ -65,9 +65,9 @@ def test_count_tokens_agrees_with_what_is_encoded(default: Encoder, string: str)
     before = default.truncated
     assert_unit(encode(default, [string]))
     assert default.truncated - before == (count > default.max_tokens)
-    ids = default._tokenizer.ids([string])[0]
-    assert count == len(ids) + default.max_tokens - default._tokenizer.capacity
-    assert len(default._tokenizer.wrap(ids)) == min(count, default.max_tokens)
+    ids = default._pipeline.tokenizer.ids([string])[0]
+    assert count == len(ids) + default.max_tokens - default._pipeline.tokenizer.capacity
+    assert len(default._pipeline.tokenizer.wrap(ids)) == min(count, default.max_tokens)
 
 
 @tried
@@ -88,7 +88,7 @@ def test_any_str_gives_vectors_or_our_error(small: Encoder, texts: list[str]) ->
 @tried
 @given(st.text("ab c\t\n", max_size=200))
 def test_windows_lose_no_token_and_fit(small: Encoder, string: str) -> None:
-    tokenizer = small._tokenizer
+    tokenizer = small._pipeline.tokenizer
     runs = tokenizer.windows(string)
     assert [i for run in runs for i in run] == tokenizer.ids([string])[0]
     assert all(len(run) <= tokenizer.capacity for run in runs)
@@ -104,4 +104,4 @@ def test_all_naughty_strings_and_odd_texts(default: Encoder, eval_data: Path) ->
     assert len(good) > 1000
     np.testing.assert_array_equal(encode(default, good[::-9]), vectors[::-9])
     counts = default.count_tokens(good)
-    assert [count - 2 for count in counts] == [*map(len, default._tokenizer.ids(good))]
+    assert [count - 2 for count in counts] == [*map(len, default._pipeline.tokenizer.ids(good))]

@@ -13,7 +13,9 @@ from embedge.ort.threads import _cgroup_cpus, available_cpus, check_threads
 
 @pytest.mark.parametrize("threads", [0, -1, 1.5, "2", True])
 def test_threads_that_make_no_sense_are_refused(threads: Any, tiny_file: Path) -> None:
-    message = re.escape(f"threads should be a positive integer or None, but is {threads!r}")
+    message = re.escape(
+        f"expected threads to be an integer of at least 1, or None; got {threads!r}"
+    )
     with pytest.raises(OptionError, match=message):
         Encoder(tiny_file, threads=threads)
 

@@ -175,7 +175,7 @@ def test_ids_agree_with_published_ones(default: Encoder, eval_data: Path) -> Non
     published = json.loads((eval_data / "tokenizer_conformance.json").read_text("utf-8"))
     cases = [case for case in published["cases"]["bert-base-uncased"] if "text_pair" not in case]
     assert len(cases) > 25
-    tokenizer = default._tokenizer
+    tokenizer = default._pipeline.tokenizer
     for case in cases:
         (ids,) = tokenizer.ids([case["text"]])
         assert tokenizer.wrap(ids) == case["ids"], case["case"]

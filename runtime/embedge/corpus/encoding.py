@@ -6,9 +6,10 @@ from typing import Literal
 
 from embedge.corpus.journal import State
 from embedge.corpus.rows import BadRow, Id, Row
-from embedge.encoder import DOCUMENT_PROMPTS, Encoder
+from embedge.encoder import Encoder
 from embedge.pipeline import Vectors
 from embedge.text.overflow import Overflow
+from embedge.text.prompts import DOCUMENT_PROMPTS, first_prompt
 
 OnError = Literal["stop", "skip"]
 
@@ -69,7 +70,7 @@ def document_prompt(encoder: Encoder, prompt: str | None) -> str | None:
         return prompt
     info = encoder.info
     default: str | None = info["default_prompt"]
-    return next((name for name in DOCUMENT_PROMPTS if name in info["prompts"]), default)
+    return first_prompt(info["prompts"], DOCUMENT_PROMPTS) or default
 
 
 def encode_rows(

@@ -19,11 +19,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from embedge.encoder import DOCUMENT_PROMPTS, QUERY_PROMPTS, Encoder
+from embedge.encoder import Encoder
 from embedge.errors import ModelError, OptionError
 from embedge.modelfile.default import DEFAULT_MODEL
 from embedge.ort.providers import Providers
 from embedge.similarity import unit
+from embedge.text.prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS
 
 _SHIPPED = (DEFAULT_MODEL, f"sentence-transformers/{DEFAULT_MODEL}")
 _TASKS = {"query": QUERY_PROMPTS, "document": DOCUMENT_PROMPTS, None: ()}

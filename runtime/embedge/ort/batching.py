@@ -1,11 +1,13 @@
-"""Token counts to micro-batches under a token budget.
+"""Sequences of token ids to micro-batches under a token budget.
 
 A micro-batch holds sequences of one length only, so nothing is ever padded. That is what makes a
 vector independent of its neighbours to the last bit (a padded softmax or sum may round its tail
 differently), and it is also the fastest: no padding is computed, and no mask is needed.
 """
 
-from collections.abc import Callable, Iterator
+from collections import deque
+from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,55 +17,61 @@ from numpy.typing import NDArray
 TOKEN_BUDGET = 384
 
 
-def micro_batches(
-    lengths: NDArray[np.int64], workers: int, budget: int = TOKEN_BUDGET
-) -> list[NDArray[np.intp]]:
-    """Group sequences of equal length into micro-batches.
+class TokenSequence(NamedTuple):
+    """What the model is given of a text: all of it, or one of its windows.
 
-    Args:
-        lengths: token count of each sequence, shape (n,).
-        workers: how many micro-batches will run side by side; a small input is split so that
-            each has a share.
-        budget: tokens a micro-batch may hold; a longer sequence is a micro-batch of its own.
-
-    Returns:
-        Arrays of positions in ``lengths``; each position is in exactly one of them. Longest
-        sequences first, so that the last one to finish is short.
+    Attributes:
+        number: its place among all sequences of the call.
+        ids: token ids with special tokens, int32 (length,).
+        first: it is the first of its text.
     """
-    if len(lengths) < 2:  # a text alone has nobody to be grouped with
-        return [np.arange(1)] * len(lengths)
-    share = -(-int(lengths.sum()) // workers)
-    budget = min(budget, share)
-    order = np.argsort(-lengths, kind="stable")
-    ordered = lengths[order]
-    starts = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
-    batches = []
-    for group in np.split(order, starts):
-        size = max(1, budget // max(1, int(lengths[group[0]])))
-        batches += [group[i : i + size] for i in range(0, len(group), size)]
-    return batches
+
+    number: int
+    ids: NDArray[np.int32]
+    first: bool
 
 
-def run_batches(
-    run: Callable[[NDArray[np.intp]], None], batches: list[NDArray[np.intp]], threads: int
-) -> Iterator[NDArray[np.intp]]:
-    """Call ``run`` on every micro-batch, up to ``threads`` side by side; yield each when done.
+class Waiting:
+    """Sequences that wait to be encoded, grouped by their length.
 
-    The first error, or Ctrl-C, stops what has not started and is raised when the rest has ended.
-    The threads end with the call: none idles, and none has to survive a fork.
+    Attributes:
+        tokens: of all that wait.
     """
-    if threads == 1 or len(batches) < 2:
-        for batch in batches:
-            run(batch)
-            yield batch
-        return
-    from concurrent.futures import ThreadPoolExecutor, as_completed  # the first text needs none
 
-    pool = ThreadPoolExecutor(min(threads, len(batches)), thread_name_prefix="embedge")
-    try:
-        futures = {pool.submit(run, batch): batch for batch in batches}
-        for future in as_completed(futures):
-            future.result()
-            yield futures[future]
-    finally:
-        pool.shutdown(cancel_futures=True)
+    def __init__(self, budget: int = TOKEN_BUDGET) -> None:
+        """``budget`` is how many tokens a micro-batch may hold; a longer sequence is alone."""
+        self._budget = budget
+        self._groups: dict[int, deque[TokenSequence]] = {}
+        self.tokens = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._groups)
+
+    def add(self, sequence: TokenSequence) -> None:
+        """Add a sequence; their numbers have to grow."""
+        self._groups.setdefault(len(sequence.ids), deque()).append(sequence)
+        self.tokens += len(sequence.ids)
+
+    def split_between(self, workers: int) -> None:
+        """Make micro-batches so small from now on that each worker gets a share of what waits."""
+        self._budget = min(self._budget, -(-self.tokens // workers))
+
+    def take(self, oldest: bool) -> list[TokenSequence]:
+        """The next micro-batch: of the length of the oldest sequence, or of the longest.
+
+        Longest first, the last one to finish is short; oldest first, results can be given in order
+        early.
+        """
+        if oldest:
+            length = min(self._groups, key=lambda length: self._groups[length][0].number)
+        else:
+            length = max(self._groups)
+        group = self._groups[length]
+        size = max(1, self._budget // max(1, length))
+        batch = list(islice(group, size))
+        for _ in batch:
+            group.popleft()
+        if not group:
+            del self._groups[length]
+        self.tokens -= length * len(batch)
+        return batch

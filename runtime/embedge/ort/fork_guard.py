@@ -1,52 +1,101 @@
-"""A fork waits until onnxruntime is at rest, so that the forked process can use it.
+"""Calls into native code (onnxruntime, tokenizers), and what has to wait until none is running.
 
-A forked process has no thread but the one that forked. A lock inside onnxruntime that another
-thread held at that moment would stay locked in it for ever, and the first call would hang.
+A forked process has no thread but the one that forked: a lock inside onnxruntime that another
+thread held at that moment would stay locked in it for ever. And a thread that is in native code
+when the interpreter ends makes the process abort. So both wait, and no call starts meanwhile.
+
+Nothing is counted or marked, as an interrupt (Ctrl-C) between a call and its mark would leave the
+mark behind. Whether a thread is in a call is read from its stack, which Python keeps right.
 """
 
+import atexit
 import os
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
+from types import FrameType
+from typing import TypeVar
 
-_POLL = 0.001  # seconds; only while a process forks
+from embedge.errors import ClosedError
 
-_busy: set[int] = set()  # threads that are in a call
-_at_rest: list[Callable[[], None]] = []
-# Held while a thread joins them, and while a process forks. As `with` on a lock is safe from Ctrl-C
-# and reentrant, neither an interrupt nor a fork in a signal's handler can leave it locked.
-_gate = threading.RLock()
+Result = TypeVar("Result")
 
+_POLL = 0.001  # seconds; only while a process forks or exits
 
-@contextmanager
-def call() -> Iterator[None]:
-    """For a call into onnxruntime: no process forks meanwhile, other calls go on side by side."""
-    thread = threading.get_ident()
-    with _gate:
-        outermost = thread not in _busy
-        _busy.add(thread)
-    try:
-        yield
-    finally:
-        if outermost:
-            _busy.discard(thread)
+_forks: list[None] = []  # an item for each fork that is under way
+_exiting: list[None] = []  # an item once the interpreter exits
 
 
-def at_rest(work: Callable[[], None]) -> None:
-    """Have ``work`` done before every fork, while no other thread is in a call."""
-    _at_rest.append(work)
+def ort_call(work: Callable[[], Result]) -> Result:
+    """Do ``work``, a call into native code: no process forks and no interpreter ends meanwhile.
 
+    Calls of several threads run concurrently.
 
-def _before_fork() -> None:
-    _gate.acquire()
-    while _busy - {threading.get_ident()}:
+    Raises:
+        SystemExit, ClosedError: the main thread has ended, and this is another one. SystemExit
+            ends a thread without a message; threads that Python did not start get ClosedError.
+    """
+    while True:
+        result = _guarded(work, _forks)
+        if result:
+            return result[0]
+        if _in_call(sys._getframe()):  # a fork waits for this thread's outer call
+            return work()
         time.sleep(_POLL)
-    for work in _at_rest:
-        work()
 
 
-if hasattr(os, "register_at_fork"):  # not on Windows
+def _guarded(work: Callable[[], Result], forks: list[None]) -> tuple[Result] | None:
+    """Do ``work``, or give None while a process forks. A thread in here is in a call."""
+    if forks:
+        return None
+    if _is_exiting() and threading.current_thread() is not threading.main_thread():
+        raise _exit_error()
+    return (work(),)
+
+
+def _exit_error() -> BaseException:
+    message = "the interpreter is exiting; join a thread whose vectors are needed"
+    # A C++ program that runs Python in a thread of its own (Qt) may exit at once on SystemExit.
+    foreign = isinstance(threading.current_thread(), threading._DummyThread)
+    return ClosedError(message) if foreign else SystemExit(message)
+
+
+def _is_exiting() -> bool:
+    # Python sets it before it joins threads, and offers no public way to ask.
+    return bool(_exiting) or getattr(threading, "_SHUTTING_DOWN", False)
+
+
+def _in_call(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code is _guarded.__code__:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def wait_for_calls() -> None:
+    """Wait until no other thread is in a call."""
+    own = threading.get_ident()
+    while any(_in_call(top) for thread, top in sys._current_frames().items() if thread != own):
+        time.sleep(_POLL)
+
+
+def in_forked_process(work: Callable[[], None]) -> None:
+    """Have ``work`` done at the start of every process forked from this one."""
+    if hasattr(os, "register_at_fork"):  # not on Windows
+        os.register_at_fork(after_in_child=work)
+
+
+# append, pop and clear are written in C, so no interrupt can come between; the last one registered
+# for `before` runs first.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=wait_for_calls)
     os.register_at_fork(
-        before=_before_fork, after_in_parent=_gate.release, after_in_child=_gate.release
+        before=partial(_forks.append, None),
+        after_in_parent=_forks.pop,
+        after_in_child=_forks.clear,
     )
+atexit.register(wait_for_calls)
+atexit.register(_exiting.append, None)  # first, as the last one registered runs first

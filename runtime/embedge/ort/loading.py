@@ -1,30 +1,51 @@
-"""From a checked file to the tokenizer and the session that encode with it."""
+"""From a model's path to the tokenizer and the session that encode with it."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from embedge.errors import ProviderError, warn
+from embedge.errors import OptionError, ProviderError, warn
 from embedge.modelfile.default import read_default
 from embedge.modelfile.file import ModelFile, read
-from embedge.ort.fork_guard import call
+from embedge.ort.fork_guard import ort_call
 from embedge.text.tokenizer import TextTokenizer
 
 if TYPE_CHECKING:
     from embedge.ort.providers import Providers
     from embedge.ort.session import Session
 
+# How a model file may be named; None is the default model.
+ModelPath = str | bytes | os.PathLike[str] | os.PathLike[bytes] | None
 
-def read_model(model: str | os.PathLike[str] | None) -> ModelFile:
+
+def absolute(model: ModelPath) -> Path | None:
+    """The path of a model, as it is whatever the working directory becomes later.
+
+    Raises:
+        OptionError: ``model`` is not a path.
+    """
+    if model is None:
+        return None
+    try:
+        return Path(os.fsdecode(model)).absolute()
+    except TypeError:
+        raise OptionError(
+            f"expected model to be the path of a model file, got {type(model).__name__}"
+        ) from None
+
+
+def read_model(model: ModelPath) -> ModelFile:
     """Read and check a file, or the default model's for None.
 
     Raises:
         ModelError: the file is missing, damaged, too new or not ours.
     """
-    return read_default() if model is None else read(Path(model))
+    path = absolute(model)
+    return read_default() if path is None else read(path)
 
 
-def load(file: ModelFile, providers: "Providers", threads: int) -> tuple[TextTokenizer, "Session"]:
+def load(file: ModelFile, providers: "Providers", threads: int) -> "tuple[TextTokenizer, Session]":
     """Make the tokenizer and the session of a file.
 
     A provider other than the CPU has to give the vectors that the file says. The verdict is kept
@@ -34,21 +55,32 @@ def load(file: ModelFile, providers: "Providers", threads: int) -> tuple[TextTok
     Raises:
         ModelError: the tokenizer is none, or onnxruntime cannot load the graph.
         ProviderError: a provider is not available, did not take the model, or gives wrong vectors.
+        InstallationError: onnxruntime cannot be imported.
+        ResourceError: there is not enough memory.
     """
     # A process forked in the middle of the import could never import it; tokenizers has locks too.
-    with call():
-        from embedge.ort.probes import prove
-        from embedge.ort.providers import CPU
-        from embedge.ort.session import Session
+    ort_call(_import_onnxruntime)
+    from embedge.ort.session import Session
 
-        tokenizer = TextTokenizer(file.tokenizer_json, file.settings.max_tokens)
+    tokenizer = ort_call(partial(TextTokenizer, file.tokenizer_json, file.settings.max_tokens))
     try:
-        session = Session(file, providers, threads)
-        if session.providers != [CPU]:
-            session.self_test = prove(file, tokenizer, session)
+        session = _verified(Session(file, providers, threads), file, tokenizer)
     except ProviderError as error:
         if providers != "auto":
             raise
         warn(f"providers='auto' goes on with the CPU: {error}", RuntimeWarning)
         session = Session(file, "cpu", threads)
     return tokenizer, session
+
+
+def _verified(session: "Session", file: ModelFile, tokenizer: TextTokenizer) -> "Session":
+    from embedge.ort.probes import prove
+    from embedge.ort.providers import CPU
+
+    if session.providers != [CPU]:
+        session.self_test = prove(file, tokenizer, session)
+    return session
+
+
+def _import_onnxruntime() -> None:
+    import embedge.ort.probes  # noqa: F401  # and all that it needs

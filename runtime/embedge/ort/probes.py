@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 
 from embedge.errors import ModelError, ProviderError
 from embedge.modelfile.file import ModelFile
+from embedge.ort.inference import instead_of
 from embedge.ort.providers import short_name
-from embedge.ort.session import Session, instead_of
+from embedge.ort.session import Session
 from embedge.similarity import cosines
 from embedge.text.overflow import sequences
 from embedge.text.tokenizer import TextTokenizer

@@ -1,19 +1,35 @@
 """How many CPUs this process may really use."""
 
+import ctypes
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
-from embedge.errors import OptionError
+from embedge.errors import check_integer
 
 
 def available_cpus() -> int:
     """CPUs this process may really use: its affinity, and its cgroup's quota rounded up."""
+    cpus = _affinity_cpus() or os.cpu_count() or 1
+    return max(1, min(cpus, _cgroup_cpus(cpus) if sys.platform == "linux" else cpus))
+
+
+def _affinity_cpus() -> int | None:
+    """CPUs that this process is bound to; None where the system does not say."""
+    if sys.platform == "win32":
+        kernel = ctypes.WinDLL("kernel32")
+        kernel.GetCurrentProcess.restype = ctypes.c_void_p
+        process, system = ctypes.c_size_t(), ctypes.c_size_t()
+        found = kernel.GetProcessAffinityMask(
+            ctypes.c_void_p(kernel.GetCurrentProcess()), ctypes.byref(process), ctypes.byref(system)
+        )
+        # 0 in a process of more than one group of 64 CPUs, which may use them all.
+        return process.value.bit_count() or None if found else None
     try:
-        cpus = len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS, Windows
-        cpus = os.cpu_count() or 1
-    return max(1, min(cpus, _cgroup_cpus(cpus)))
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS, which has no affinity
+        return None
 
 
 def _cgroup_cpus(
@@ -45,8 +61,4 @@ def _cgroup_cpus(
 
 def check_threads(threads: Any) -> int:
     """Resolve the ``threads`` argument of Encoder; raises OptionError where it makes no sense."""
-    if threads is None:
-        return available_cpus()
-    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-        raise OptionError(f"threads should be a positive integer or None, but is {threads!r}")
-    return threads
+    return available_cpus() if threads is None else check_integer("threads", threads, 1)

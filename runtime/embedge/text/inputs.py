@@ -33,18 +33,19 @@ def windows(items: Iterable[Any], prompt: str) -> Iterator[tuple[int, list[str]]
     """
     iterator = enumerate(items)
     while first := next(iterator, None):
-        window = [prompt + _checked(*first)]
+        window = [prompt + check_text(first[1], first[0])]
         characters = len(window[0])
         while len(window) < _WINDOW_TEXTS and characters <= _WINDOW_CHARACTERS:
             item = next(iterator, None)
             if item is None:
                 break
-            window.append(prompt + _checked(*item))
+            window.append(prompt + check_text(item[1], item[0]))
             characters += len(window[-1])
         yield first[0], window
 
 
-def _checked(position: int, text: Any) -> str:
+def check_text(text: Any, position: int) -> str:
+    """Return ``text``, or raise TextError with its ``position`` where it is not a str."""
     if isinstance(text, str):
         return text
     advice = "; decode it first" if isinstance(text, bytes) else ""

@@ -1,5 +1,6 @@
 """Texts of more tokens than the model takes: cut and counted, refused, or split and averaged."""
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -7,7 +8,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from embedge.errors import OptionError, TextError, TextTooLongError
+from embedge.errors import OptionError, TextError, TextTooLongError, warn
 from embedge.similarity import Vectors, unit
 from embedge.text.tokenizer import TextTokenizer
 
@@ -18,13 +19,40 @@ class TruncationWarning(UserWarning):
     """A text was longer than the model takes, and its end was cut off."""
 
 
-def check_overflow(overflow: str) -> None:
-    """Raise OptionError where ``overflow`` is not one of the three."""
+class TruncationCounter:
+    """Counts truncated texts of several threads, and warns of the first.
+
+    Attributes:
+        count: texts truncated so far.
+    """
+
+    def __init__(self, max_tokens: int) -> None:
+        self._max_tokens = max_tokens
+        self._lock = threading.Lock()
+        self.count = 0
+
+    def add(self, texts: int) -> None:
+        """Count more texts."""
+        with self._lock:
+            first = self.count == 0
+            self.count += texts
+        if first:
+            warn(
+                f"{texts} of the texts have more than {self._max_tokens} tokens and were "
+                "truncated; use overflow='mean' or 'error' if they should not be. Shown once per "
+                "Encoder; Encoder.truncated counts them",
+                TruncationWarning,
+            )
+
+
+def check_overflow(overflow: Overflow) -> Overflow:
+    """Return ``overflow``, or raise OptionError where it is not one of the three."""
     if overflow not in get_args(Overflow):
         raise OptionError(
             f"overflow should be one of {', '.join(map(repr, get_args(Overflow)))}, "
             f"but is {overflow!r}"
         )
+    return overflow
 
 
 @dataclass(frozen=True)
@@ -37,7 +65,7 @@ class Sequences:
         cut: how many texts lost their end.
     """
 
-    ids: list[list[int]]
+    ids: Sequence[Sequence[int] | NDArray[np.int32]]
     first: NDArray[np.bool_]
     cut: int
 
