@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer import modules as st
 
-from embedge.encoder import DOCUMENT_PROMPTS
 from embedge.errors import ExportError
+from embedge.text.prompts import DOCUMENT_PROMPTS
 from embedge_export.graph.head import (
     Activation,
     Dense,
