@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from embedge import OptionError
+from embedge import CorpusError, OptionError
 from embedge.corpus import search as module
 from embedge.corpus.layout import LAYOUTS
 from embedge.corpus.search import Match, duplicates, search
@@ -105,10 +105,38 @@ def test_search_by_hand() -> None:
 
 
 def test_search_refuses_what_makes_no_sense() -> None:
-    with pytest.raises(OptionError, match="top should be 1 or more, but is 0"):
+    with pytest.raises(OptionError, match="expected a top of 1 or more, got 0"):
         search(np.ones((1, 2), np.float32), vectors([[0, 1]]), 0)
     with pytest.raises(OptionError, match=r"expected vectors of shape \(n, dim\)"):
         search(np.ones((1, 3), np.float32), vectors([[0, 1]]), 1)
+
+
+def test_many_queries_are_searched_as_one_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_QUERIES_AT_ONCE", 3)
+    stored, queries = vectors(some()), different(10)
+    done: list[tuple[int, int]] = []
+    found = search(queries, stored, 4, lambda *counts: done.append(counts))
+    assert found == [search(query[None], stored, 4)[0] for query in queries]
+    assert done == [(ROWS, ROWS)]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
+def test_a_row_that_is_not_finite_is_an_error(block: int, value: float) -> None:
+    values = different(150)
+    values[70, 3] = value
+    message = "row 70 holds values that are not finite"
+    with pytest.raises(CorpusError, match=message):
+        search(values[:1], vectors(values), 3)
+    with pytest.raises(CorpusError, match=message):
+        duplicates(vectors(values), 0.9)
+    with pytest.raises(CorpusError, match="query 1 holds values that are not finite"):
+        search(values[69:71], vectors(values[:50]), 3)
+
+
+@pytest.mark.parametrize("threshold", [95, 1.01, -2, float("nan"), float("inf")])
+def test_a_threshold_that_is_none(threshold: float) -> None:
+    with pytest.raises(OptionError, match="expected a threshold from -1 to 1, got .* give 0"):
+        duplicates(vectors(different(3)), threshold)
 
 
 def brute_force_groups(values: Any, threshold: float, measure: str) -> list[list[int]]:
@@ -132,7 +160,6 @@ def brute_force_groups(values: Any, threshold: float, measure: str) -> list[list
         ("cosine", 0.5),
         ("cosine", 1.0),
         ("cosine", -1.0),
-        ("cosine", 1.1),
         ("dot", 0.95),
         ("euclidean", -0.2),
         ("manhattan", -0.3),
@@ -161,6 +188,42 @@ def test_duplicates_of_nothing() -> None:
 def test_thousands_of_equal_rows_are_one_group(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_PAIR_BLOCK", 512)
     assert duplicates(vectors(np.tile(different(1, 8), (3000, 1))), 1.0) == [list(range(3000))]
+
+
+def test_equal_rows_are_not_compared_with_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = 0
+
+    def counted(a: Any, b: Any, measure: str) -> Any:
+        nonlocal compared
+        compared += len(a) * len(b)
+        return SIMILARITIES[measure](a, b)
+
+    monkeypatch.setattr(module, "similarity", counted)
+    values = np.tile(different(5, 8), (1000, 1))
+    groups = [list(range(row, 5000, 5)) for row in range(5)]
+    assert duplicates(vectors(values), 1.0) == groups
+    assert compared == 25
+    values[::5] = 0  # a row of zeros is like nothing, not even itself
+    assert duplicates(vectors(values), 1.0) == groups[1:]
+
+
+def test_progress_counts_all_pairs() -> None:
+    done: list[tuple[int, int]] = []
+    duplicates(vectors(different(5000, 4)), 1.0, lambda *counts: done.append(counts))
+    assert len(done) == 6
+    assert done[-1] == (5000 * 4999 // 2, 5000 * 4999 // 2)
+
+
+def test_memory_does_not_grow_with_the_groups() -> None:
+    import tracemalloc
+
+    base, noise = different(1, 8), RANDOM.standard_normal((4096, 8)) / 1e4
+    stored = vectors(unit((base + noise).astype(np.float32)))
+    tracemalloc.start()
+    assert duplicates(stored, 0.9) == [list(range(4096))]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 60e6  # a block of scores has 17 MB; all its pairs would have 67
 
 
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:

@@ -5,24 +5,30 @@ rounding, which depends on the block's shape. Those pairs are computed again in 
 row, so that scores and their order depend on the two vectors only, and equal vectors tie exactly.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from embedge.corpus.vectors import StoredVectors
-from embedge.errors import OptionError
+from embedge.corpus.vectors import RowFile, StoredVectors, no_room, temporary
+from embedge.errors import CorpusError, OptionError
 from embedge.similarity import Vectors, similarity
 
 Scores = NDArray[np.float64]
 Rows = NDArray[np.intp]
+Progress = Callable[[int, int], None]  # is given what is done, and of how many
 
 # Far above the rounding of a float32 product of unit vectors, far below a difference that matters.
 _MARGIN = 1e-4
 _SEARCH_BLOCK = 16384
+_QUERIES_AT_ONCE = 256
 _PAIR_BLOCK = 2048
+_PAIR_ROWS = 128  # of a block, whose pairs are listed at a time
 _EXACT_AT_ONCE = 8192  # pairs
 
 
@@ -34,84 +40,175 @@ class Match:
     score: float
 
 
-def search(queries: Vectors, vectors: StoredVectors, top: int = 10) -> list[list[Match]]:
+@dataclass
+class _Best:
+    """The best rows of one query so far, best first."""
+
+    rows: Rows
+    scores: Scores
+
+
+def search(
+    queries: Vectors, vectors: StoredVectors, top: int = 10, progress: Progress | None = None
+) -> list[list[Match]]:
     """The ``top`` rows most like each query, best first; ties in the order of their rows.
 
     Args:
         queries: float32 (queries, dim).
         vectors: what is searched, at its stored precision; queries keep theirs.
-        top: how many rows; memory grows with it, and not with the vectors.
+        top: how many rows; memory grows with it and with the queries, and not with the vectors.
+        progress: is called with the rows done and all rows.
 
     Returns:
         A list for each query, of min(top, rows) matches.
 
     Raises:
         OptionError: ``top`` is below 1, or the queries have another dim.
+        CorpusError: a row holds values that are not finite.
     """
     if top < 1:
-        raise OptionError(f"top should be 1 or more, but is {top}")
-    rows: list[Rows] = [np.empty(0, np.intp)] * len(queries)
-    scores: list[Scores] = [np.empty(0)] * len(queries)
+        raise OptionError(f"expected a top of 1 or more, got {top}")
+    best = [_Best(np.empty(0, np.intp), np.empty(0)) for _ in queries]
     for start in range(0, len(vectors), _SEARCH_BLOCK):
         block = vectors.block(start, _SEARCH_BLOCK)  # (block, dim)
-        rough = similarity(queries, block, vectors.similarity)  # (queries, block)
-        margin = _margin(queries, block)
-        for i, query in enumerate(queries):
-            near = np.arange(len(block))
-            if len(scores[i]) == top:
-                near = np.flatnonzero(rough[i] >= scores[i][-1] - margin)
-            elif len(block) > top:
-                near = np.flatnonzero(rough[i] >= np.partition(rough[i], -top)[-top] - 2 * margin)
-            exact = _exact(query[None], block, np.zeros_like(near), near, vectors.similarity)
-            all_rows = np.concatenate([rows[i], start + near])
-            all_scores = np.concatenate([scores[i], exact])
-            best = np.lexsort((all_rows, -all_scores))[:top]
-            rows[i], scores[i] = all_rows[best], all_scores[best]
+        longest = _longest(block, start)
+        for first in range(0, len(queries), _QUERIES_AT_ONCE):
+            some = queries[first : first + _QUERIES_AT_ONCE]
+            margin = _MARGIN * longest * _longest(some, first, "query")
+            rough = similarity(some, block, vectors.similarity)  # (queries, block)
+            for i, query in enumerate(some):
+                found = best[first + i]
+                near = _near(rough[i], found.scores, top, margin)
+                exact = _exact(query[None], block, np.zeros_like(near), near, vectors.similarity)
+                rows = np.concatenate([found.rows, start + near])
+                scores = np.concatenate([found.scores, exact])
+                order = np.lexsort((rows, -scores))[:top]
+                found.rows, found.scores = rows[order], scores[order]
+        if progress:
+            progress(min(start + _SEARCH_BLOCK, len(vectors)), len(vectors))
     return [
-        [Match(int(row), float(score)) for row, score in zip(*found, strict=True)]
-        for found in zip(rows, scores, strict=True)
+        [Match(int(row), float(score)) for row, score in zip(found.rows, found.scores, strict=True)]
+        for found in best
     ]
 
 
-def duplicates(vectors: StoredVectors, threshold: float) -> list[list[int]]:
+def _near(rough: Vectors, best: Scores, top: int, margin: float) -> Rows:
+    """Rows of a block that may be among the best of one query."""
+    if len(best) == top:
+        return np.flatnonzero(rough >= best[-1] - margin)
+    if len(rough) > top:
+        return np.flatnonzero(rough >= np.partition(rough, -top)[-top] - 2 * margin)
+    return np.arange(len(rough))
+
+
+def duplicates(
+    vectors: StoredVectors, threshold: float, progress: Progress | None = None
+) -> list[list[int]]:
     """Groups of rows that are near-duplicates.
 
     Two rows belong to one group if their similarity is ``threshold`` or more, or if a chain of such
-    pairs leads from one to the other. All pairs of rows are compared.
+    pairs leads from one to the other. Equal rows are found by their hash; all pairs of the others
+    are compared, so that the time grows with the square of their number. Memory does not grow with
+    the size of the groups.
 
     Args:
         vectors: what is compared, at its stored precision.
         threshold: for cosine from -1 to 1.
+        progress: is called with the pairs done and all pairs.
 
     Returns:
         Groups of two rows or more, each in ascending order, by their first rows.
+
+    Raises:
+        OptionError: the threshold is none.
+        CorpusError: a row holds values that are not finite.
     """
-    leader = np.arange(len(vectors))  # of each row: a lower row of its group, or itself
-    for i, j in _pairs(vectors, threshold):
-        _unite(leader, i, j)
-    leader = _leaders(leader, np.arange(len(vectors)))
+    if not isfinite(threshold) or (vectors.similarity == "cosine" and not -1 <= threshold <= 1):
+        raise OptionError(
+            f"expected a threshold from -1 to 1, got {threshold}; for 95 percent give 0.95"
+        )
+    leader = _equal_rows(vectors, threshold)  # of each row: a lower row of its group, or itself
+    distinct = np.flatnonzero(leader == np.arange(len(vectors)))
+    with _only(vectors, distinct) as rest:
+        own = np.arange(len(distinct))
+        for i, j in _pairs(rest, threshold, own, progress):
+            _unite(own, i, j)
+    leader[distinct] = distinct[_leaders(own, own)]
+    leader = _leaders(leader, leader)
     order = np.argsort(leader, kind="stable")
     starts = np.flatnonzero(np.diff(leader[order], prepend=-1))
     groups = np.split(order, starts[1:]) if len(order) else []
     return [group.tolist() for group in groups if len(group) > 1]
 
 
-def _pairs(vectors: StoredVectors, threshold: float) -> Iterator[tuple[Rows, Rows]]:
-    """All pairs of rows i < j at or above the threshold, in blocks."""
-    measure = vectors.similarity
-    for first in range(0, len(vectors), _PAIR_BLOCK):
+def _equal_rows(vectors: StoredVectors, threshold: float) -> Rows:
+    """The first row that is equal to each row, where such rows are near-duplicates."""
+    hashes = np.empty((len(vectors), 2), np.uint64)
+    alike = np.empty(len(vectors), np.bool_)  # to itself: not so for zeros, or by the dot product
+    for start in range(0, len(vectors), _PAIR_BLOCK):
+        block = vectors.block(start, _PAIR_BLOCK)
+        _longest(block, start)
+        part = slice(start, start + len(block))
+        digests = (hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in block)
+        hashes[part] = np.frombuffer(b"".join(digests), np.uint64).reshape(-1, 2)
+        own = np.arange(len(block))
+        alike[part] = _exact(block, block, own, own, vectors.similarity) >= threshold
+    order = np.lexsort((hashes[:, 1], hashes[:, 0]))  # stable: equal rows stay in their order
+    ordered = hashes[order]
+    is_first = np.ones(len(order), np.bool_)
+    is_first[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    leader = np.empty(len(order), np.intp)
+    leader[order] = order[np.flatnonzero(is_first)][np.cumsum(is_first) - 1]
+    return np.where(alike, leader, np.arange(len(order)))
+
+
+@contextmanager
+def _only(vectors: StoredVectors, rows: Rows) -> Iterator[StoredVectors]:
+    """Some rows of stored vectors, in a temporary file unless they are all."""
+    if len(rows) == len(vectors):
+        yield vectors
+        return
+    with temporary() as stream:
+        for start in range(0, len(vectors), _PAIR_BLOCK):
+            block = vectors.block(start, _PAIR_BLOCK)
+            first, end = np.searchsorted(rows, (start, start + len(block)))
+            with no_room():
+                stream.write(block[rows[first:end] - start].tobytes())
+        shape = (len(rows), vectors.dim)
+        kept = RowFile(stream, 0, shape, np.dtype(np.float32))
+        yield StoredVectors(kept, vectors.dim, "float32", vectors.similarity)
+
+
+def _pairs(
+    vectors: StoredVectors, threshold: float, leader: Rows, progress: Progress | None
+) -> Iterator[tuple[Rows, Rows]]:
+    """Pairs of rows i < j at or above the threshold, of different groups, some at a time."""
+    done, count = 0, len(vectors)
+    for first in range(0, count, _PAIR_BLOCK):
         a = vectors.block(first, _PAIR_BLOCK)
-        for second in range(first, len(vectors), _PAIR_BLOCK):
+        longest = _longest(a, first)
+        for second in range(first, count, _PAIR_BLOCK):
             b = a if second == first else vectors.block(second, _PAIR_BLOCK)
-            rough = similarity(a, b, measure)  # (a, b)
-            margin = _margin(a, b)
-            i, j = np.nonzero(rough >= threshold - margin)
-            if second == first:
-                i, j = i[i < j], j[i < j]
-            sure = rough[i, j] > threshold + margin
-            unsure = np.flatnonzero(~sure)
-            sure[unsure] = _exact(a, b, i[unsure], j[unsure], measure) >= threshold
-            yield first + i[sure], second + j[sure]
+            margin = _MARGIN * longest * _longest(b, second)
+            rough = similarity(a, b, vectors.similarity)  # (a, b)
+            near = rough >= threshold - margin
+            for top in range(0, len(a), _PAIR_ROWS):
+                i, j = np.nonzero(near[top : top + _PAIR_ROWS])
+                i += top
+                # Groups that are one by now need no proof.
+                apart = leader[first + i] != leader[second + j]
+                if second == first:
+                    apart &= i < j
+                i, j = i[apart], j[apart]
+                sure = rough[i, j] > threshold + margin
+                unsure = np.flatnonzero(~sure)
+                exact = _exact(a, b, i[unsure], j[unsure], vectors.similarity)
+                sure[unsure] = exact >= threshold
+                if sure.any():
+                    yield first + i[sure], second + j[sure]
+            done += len(a) * len(b) if second > first else len(a) * (len(a) - 1) // 2
+            if progress:
+                progress(done, count * (count - 1) // 2)
 
 
 def _leaders(leader: Rows, rows: Rows) -> Rows:
@@ -137,10 +234,15 @@ def _unite(leader: Rows, i: Rows, j: Rows) -> None:
         np.minimum.at(leader, high, low)
 
 
-def _margin(a: Vectors, b: Vectors) -> float:
-    """More than the rounding of the similarities of these vectors in float32."""
-    lengths = [float(np.sqrt(np.einsum("ij,ij->i", v, v).max(initial=1))) for v in (a, b)]
-    return _MARGIN * lengths[0] * lengths[1]
+def _longest(vectors: Vectors, first: int, what: str = "row") -> float:
+    """Length of the longest vector; raises CorpusError for one that is not finite."""
+    squares = np.einsum("ij,ij->i", vectors, vectors)
+    if not np.isfinite(squares).all():
+        bad = first + int(np.argmin(np.isfinite(squares)))
+        raise CorpusError(
+            f"{what} {bad} holds values that are not finite, or too large; make the vectors again"
+        )
+    return float(np.sqrt(squares.max(initial=1)))
 
 
 def _exact(a: Vectors, b: Vectors, i: Rows, j: Rows, measure: str) -> Scores:
