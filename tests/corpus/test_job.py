@@ -181,7 +181,7 @@ class Unfinished:
 
     def __init__(self, folder: Path, encoder: Encoder, stop_after: Callable[..., None]) -> None:
         self.output = folder / "v.npy"
-        (folder / "a.jsonl").write_text(LINES)
+        (folder / "a.jsonl").write_bytes(LINES.encode())
         stop_after(4, KeyboardInterrupt())
         with pytest.raises(KeyboardInterrupt):
             self.run(encoder)
@@ -242,7 +242,7 @@ def test_it_does_not_go_on_with_another_input(unfinished: Unfinished, encoder: E
     path.rename(path.with_name("b.jsonl"))
     with pytest.raises(CorpusError, match=r"inputs is \['.*b\.jsonl'\], but was \['.*a\.jsonl'\]"):
         unfinished.run(encoder, "b.jsonl")
-    path.write_text(LINES + "{}\n")
+    path.write_bytes((LINES + "{}\n").encode())
     size = len(LINES)
     with pytest.raises(CorpusError, match=rf"bytes of .*a\.jsonl is {size + 3}, but was {size}"):
         unfinished.run(encoder)
@@ -329,7 +329,7 @@ def test_bad_rows_are_skipped_and_counted(
     # The ids of the others are their numbers in the input.
     assert (tmp_path / "v.npy.ids").read_text() == "0\n1\n4\n"
     skipped = (tmp_path / "v.npy.skipped").read_text().splitlines()
-    file = str(tmp_path / "a.jsonl")
+    file = (tmp_path / "a.jsonl").as_posix()
     reason = "the field 'text' should be a string, but is 5"
     assert json.loads(skipped[1]) == {
         "number": 3, "file": file, "line": 4, "reason": reason, "row": '{"text": 5}',

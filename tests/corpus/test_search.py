@@ -135,7 +135,7 @@ def test_a_row_that_is_not_finite_is_an_error(block: int, value: float) -> None:
 
 @pytest.mark.parametrize("threshold", [95, 1.01, -2, float("nan"), float("inf")])
 def test_a_threshold_that_is_none(threshold: float) -> None:
-    with pytest.raises(OptionError, match="expected a threshold from -1 to 1, got .* give 0"):
+    with pytest.raises(OptionError, match=r"expected a threshold from -1 to 1, got .* give 0"):
         duplicates(vectors(different(3)), threshold)
 
 
