@@ -17,7 +17,7 @@ PROJECT = HERE.parent.parent
 TIMEOUT_S = 3600
 
 # Names of folders that no bundle may have.
-NEVER_RUN = ("embedge_export", "torch", "pyarrow", "transformers", "sympy")
+NEVER_RUN = ("embedge_export", "torch", "pyarrow", "sympy")
 ONE_VECTOR = ("embed", "--json", "A man is eating food.")
 # Modules that numpy and onnxruntime name but nothing here runs; also in docs/desktop.md.
 SAFE_EXCLUDES = ("psutil", "yaml", "unittest", "doctest", "pydoc", "xmlrpc", "numpy.testing")

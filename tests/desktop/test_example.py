@@ -1,7 +1,7 @@
 """The desktop example, in a window that nobody sees.
 
-The Encoder is a stand-in that goes on and on until its progress function raises, where a test needs the
-window to be in the middle of its work.
+The Encoder is a stand-in that goes on and on until its progress function raises, where a test needs
+the window to be in the middle of its work.
 """
 
 import os

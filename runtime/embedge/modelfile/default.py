@@ -1,9 +1,17 @@
-"""Where the model that ships with the package is: in the wheel, or in a checkout of the source."""
+"""Where the model that ships with the package is: in the wheel, in a checkout, or in a zip."""
 
+import atexit
+import sys
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from embedge.errors import ModelError
-from embedge.modelfile.file import ModelFile, read
+from embedge.modelfile.file import ModelFile, parse, read
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
 # SHA-256 over the graph with its weights, the tokenizer and the settings. `read` computes it of
@@ -12,23 +20,23 @@ DEFAULT_MODEL = "all-MiniLM-L6-v2"
 DEFAULT_FINGERPRINT = "82d18ec1e8882c25e7df5f18625f8581b1233592f9ba1a0d398a0d49df287ab4"
 
 
+# What carries the model where a bundler was kept from finding it.
+_BUNDLE_AGAIN = (
+    "build it again with PyInstaller's --collect-data embedge, Nuitka's "
+    "--include-package-data=embedge or cx_Freeze's --packages=embedge"
+)
+_NAME = f"{DEFAULT_MODEL}.int8.onnx"
+_PACKAGE = Path(__file__).resolve().parent.parent
+
+
 def default_model() -> Path:
-    """Path of the default model's int8 file.
+    """Path of the default model's int8 file; out of a zip it is unpacked until the process ends.
 
     Raises:
         ModelError: the installation is incomplete.
     """
-    name = f"{DEFAULT_MODEL}.int8.onnx"
-    package = Path(__file__).resolve().parent.parent
-    installed = package / "models" / name
-    checkout = package.parent.parent / "models" / DEFAULT_MODEL / name
-    for path in (installed, checkout):
-        if path.is_file():
-            return path
-    raise ModelError(
-        f"the default model {name} is missing from this installation (looked in "
-        f"{installed.parent}); install embedge again, or give the path of a model file"
-    )
+    found = _find()
+    return found if isinstance(found, Path) else _unpack()
 
 
 def read_default() -> ModelFile:
@@ -37,7 +45,11 @@ def read_default() -> ModelFile:
     Raises:
         ModelError: the installation is incomplete, or its model is another one.
     """
-    file = read(default_model())
+    found = _find()
+    if isinstance(found, Path):
+        file = read(found)
+    else:
+        file = parse(found.read_bytes(), _PACKAGE / "models" / _NAME)
     if file.fingerprint != DEFAULT_FINGERPRINT:
         raise ModelError(
             f"{file.path}: the model that ships with this version has the fingerprint "
@@ -45,3 +57,33 @@ def read_default() -> ModelFile:
             "embedge again, or give the path of the file if it is meant to be another model"
         )
     return file
+
+
+def _find() -> "Path | Traversable":
+    """The model of an installed package, of a checkout, or in a zip that Python imports from."""
+    installed = _PACKAGE / "models" / _NAME
+    checkout = _PACKAGE.parent.parent / "models" / DEFAULT_MODEL / _NAME
+    for path in (installed, checkout):
+        if path.is_file():
+            return path
+    from importlib import resources  # slow to import, seldom needed
+
+    zipped = resources.files("embedge") / "models" / _NAME
+    if zipped.is_file():
+        return zipped
+    # Nuitka marks the modules that it compiles, other bundlers the interpreter.
+    frozen = hasattr(sys, "frozen") or "__compiled__" in globals()
+    raise ModelError(
+        f"the default model {_NAME} is missing from this "
+        f"{'bundle' if frozen else 'installation'} (looked in {installed.parent}); "
+        f"{_BUNDLE_AGAIN if frozen else 'install embedge again'}, or give the path of a model file"
+    )
+
+
+@cache
+def _unpack() -> Path:
+    from importlib import resources
+
+    stack = ExitStack()
+    atexit.register(stack.close)
+    return stack.enter_context(resources.as_file(resources.files("embedge") / "models" / _NAME))
