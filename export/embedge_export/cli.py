@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--revision", help="commit, tag or branch of a hub id")
     parser.add_argument("--max-tokens", type=int, help="instead of the model's own limit")
     parser.add_argument("--pooling", help="instead of the model's own pooling mode")
-    parser.add_argument("--licence", help="SPDX identifier of the weights' licence")
+    parser.add_argument("--license", help="SPDX identifier of the weights' license")
     parser.add_argument(
         "--calibration", type=Path, help="texts to choose int8 ranges with, one a line"
     )
@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     pipeline = load_pipeline()
     given = {
         key: getattr(arguments, key)
-        for key in ("name", "revision", "max_tokens", "pooling", "licence")
+        for key in ("name", "revision", "max_tokens", "pooling", "license")
         if getattr(arguments, key) is not None
     }
     recipe = dataclasses.replace(Recipe.of(arguments.source), **given)

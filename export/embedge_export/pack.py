@@ -4,6 +4,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,22 @@ import onnx
 
 import embedge
 from embedge.errors import ExportError
-from embedge.modelfile.file import Probe, metadata, parse
+from embedge.modelfile.file import metadata, parse
+from embedge.modelfile.operators import canonical_domain
+from embedge.modelfile.probe import Probe
 from embedge.modelfile.settings import ModelSettings
+from embedge.text.tokenizer import TextTokenizer
 from embedge_export.graph.serialize import graph_bytes, model_bytes, without_weights
 
 _MAX_BYTES = 2**31 - 1  # protobuf's limit for one message
 # What onnxruntime 1.20, the oldest that the runtime allows, can read.
 _MAX_IR_VERSION = 10
+# The first onnxruntime that implements an opset of the default domain
+# (https://onnxruntime.ai/docs/reference/compatibility.html).
+_LOWEST = {
+    **{17: "1.13", 18: "1.14", 19: "1.15", 20: "1.17", 21: "1.18", 22: "1.21", 23: "1.22"},
+    **dict.fromkeys(range(7, 17), "1.12"),
+}
 
 
 def pack(
@@ -37,7 +47,8 @@ def pack(
     file.ir_version = min(file.ir_version, _MAX_IR_VERSION)
     _strip(file)
     graph = graph_bytes(file.graph, model.graph.initializer)
-    opsets = {opset.domain: opset.version for opset in file.opset_import}
+    opsets = {canonical_domain(opset.domain): opset.version for opset in file.opset_import}
+    settings = _completed(settings, tokenizer_json, opsets)
     onnx.helper.set_model_props(
         file, metadata(settings, tokenizer_json, probes, report, graph, opsets)
     )
@@ -51,6 +62,20 @@ def pack(
         )
     parse(data, Path("the packed file"))  # what the runtime would refuse must not leave here
     return data
+
+
+def _completed(
+    settings: ModelSettings, tokenizer_json: str, opsets: Mapping[str, int]
+) -> ModelSettings:
+    """The settings with what the graph and the tokenizer say of themselves."""
+    tokenizer = TextTokenizer(tokenizer_json, settings.max_tokens)
+    return replace(
+        settings,
+        prefix_ids=tuple(tokenizer.prefix_ids),
+        suffix_ids=tuple(tokenizer.suffix_ids),
+        min_onnxruntime=_LOWEST[opsets[""]],
+        device="cpu" if "com.microsoft" in opsets else "any",
+    )
 
 
 def _strip(model: onnx.ModelProto) -> None:

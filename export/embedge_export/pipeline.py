@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from embedge.encoder import Encoder
 from embedge.errors import EmbedgeError, ExportError, OptionError
-from embedge.modelfile.file import INPUTS
 from embedge.modelfile.settings import ModelSettings
+from embedge.modelfile.signature import INPUTS
 from embedge.ort.batching import TokenSequence, Waiting
 from embedge.text.tokenizer import TextTokenizer
 from embedge_export import pack
 from embedge_export.checks import verify
 from embedge_export.checks.evaluate import Pairs
+from embedge_export.checks.verify import ProbeText, encode_probes
 from embedge_export.graph import head
 from embedge_export.graph.passes import simplify as graph
 from embedge_export.graph.passes.portable import portable_attention, portable_softmax
@@ -56,6 +57,8 @@ def _fp16(
 ) -> onnx.ModelProto:
     return fp16.convert_to_fp16(model)
 
+
+_LONGEST_PROBE = 1024  # tokens; attention takes the square of them, in every self-test
 
 QUANTIZED: dict[Format, _Scheme] = {
     "int8": _Scheme(_int8, False, int8.QUANTIZATION_SCHEME, verify.INT8_MEAN_COSINE),
@@ -171,7 +174,8 @@ def _export(
                 data = pack.pack(made, stated, source.tokenizer_json, result.probes, result.report)
                 size = temporary.write_bytes(data)
                 del data
-                written = Encoder(temporary, dim=settings.dim).encode(probes)
+                encoder = Encoder(temporary, dim=settings.dim)
+                written = encode_probes(encoder.encode, probes)
                 if not np.array_equal(written, result.vectors):
                     raise ExportError("verify", "the file gives other vectors than its draft")
             reports[format] = result.report
@@ -212,14 +216,27 @@ def _step(name: str) -> Iterator[None]:
         raise ExportError(name, f"{type(error).__name__}: {error}") from error
 
 
-def _probes(recipe: Recipe, source: Source) -> list[str]:
-    """The recipe's probes that fit the model whole."""
+def _probes(recipe: Recipe, source: Source) -> list[ProbeText]:
+    """The recipe's probes, one that is truncated, and one with a prompt, where there are prompts.
+
+    Of models that take more than _LONGEST_PROBE tokens none is truncated: it would take minutes.
+    """
     tokenizer = TextTokenizer(source.tokenizer_json, source.max_tokens)
     front = source.prompts.get(source.default_prompt or "", "")
     counts = tokenizer.count([front + text for text in recipe.probes])
-    probes = [text for text, n in zip(recipe.probes, counts, strict=True) if n <= source.max_tokens]
-    if not probes:
-        raise ExportError("source", f"no probe fits into {source.max_tokens} tokens")
+    fitting = source.max_tokens <= _LONGEST_PROBE
+    probes = [
+        ProbeText(text)
+        for text, count in zip(recipe.probes, counts, strict=True)
+        if fitting or count <= source.max_tokens
+    ]
+    if fitting and max(counts, default=0) <= source.max_tokens:
+        long = max(recipe.probes, key=len, default="") or "a long text"
+        (tokens,) = tokenizer.count([f"{long} "])
+        probes.append(ProbeText(" ".join([long] * (source.max_tokens // tokens + 2))))
+    named = [name for name, text in source.prompts.items() if text]
+    for name in [name for name in named if name != source.default_prompt][:1]:
+        probes.append(ProbeText(recipe.probes[0] if recipe.probes else "a text", name))
     return probes
 
 
@@ -234,11 +251,12 @@ def _settings(source: Source, dim: int) -> ModelSettings:
         pooling="+".join(pool.modes) + (" without the prompt" if pool.left_out else ""),
         normalized=isinstance(source.modules[-1], head.Normalize),
         quantization="fp32",
+        transformer=source.transformer,
         prompts=source.prompts,
         default_prompt=source.default_prompt,
         similarity=source.similarity,
         source=source.origin,
-        licence=source.licence,
+        license=source.license,
         default_dim=source.default_dim if (source.default_dim or dim) < dim else None,
         matryoshka_dims=tuple(n for n in source.matryoshka_dims if n < dim),
     )

@@ -17,6 +17,9 @@ PROBES = (
     "ORDER #48213-B SHIPPED 2024-02-29, TOTAL $1,204.50 (INCL. 19% VAT)",
     "Die Straßenbahn fährt über die Brücke; à bientôt, señor! 東京は今日も雨です。 Привет 🙂",
     "",
+    # A final sigma, which is lowercased by its place in the word; a character beyond the BMP.
+    "Ο ΟΔΥΣΣΕΥΣ ΕΦΥΓΕ ΑΠΟ ΤΗΝ ΤΡΟΙΑ",
+    "𠮷野家で牛丼を食べる",
     "When the first explorers reached the valley they found a river that ran in both directions: "
     "towards the sea while the snow melted, and back towards the lake when the tide was high. "
     "They camped on a gravel bank, measured the current every hour, and wrote down what they saw. "
@@ -36,7 +39,7 @@ class Recipe:
         package: "package/folder" of an installed Python package that carries the same weights;
             tried before the hub, so that an export needs no network.
         weights_sha256: SHA-256 that the weights file must have.
-        licence: SPDX identifier of the weights' licence.
+        license: SPDX identifier of the weights' license.
         max_tokens: longest input in tokens, special tokens included.
         pooling: a pooling mode instead of the model's own.
         prompts: prompts by name instead of the model's own.
@@ -48,7 +51,7 @@ class Recipe:
     revision: str | None = None
     package: str | None = None
     weights_sha256: str | None = None
-    licence: str | None = None
+    license: str | None = None
     max_tokens: int | None = None
     pooling: str | None = None
     prompts: dict[str, str] | None = None

@@ -15,7 +15,8 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from embedge import Encoder, TruncationWarning
-from embedge.modelfile.file import INPUTS, ModelFile, read
+from embedge.modelfile.file import ModelFile, read
+from embedge.modelfile.signature import INPUTS
 from embedge.ort.probes import verify
 from embedge.text.tokenizer import TextTokenizer
 

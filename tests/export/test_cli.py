@@ -14,20 +14,20 @@ def test_export_prints_steps_and_report(
 ) -> None:
     path = tmp_path / "model.onnx"
     arguments = ["export", str(sentence_folder), "-o", str(path), "--format", "fp32", "--json"]
-    assert main([*arguments, "--name", "mine", "--licence", "MIT", "--max-tokens", "128"]) == 0
+    assert main([*arguments, "--name", "mine", "--license", "MIT", "--max-tokens", "128"]) == 0
     printed = capsys.readouterr()
     assert json.loads(printed.out)["fp32_against_source"]["cosine_min"] >= 0.99999
     for step in ("source", "trace", "graph", "verify", "pack"):
         assert any(line.startswith(step) for line in printed.err.splitlines())
     settings = read(path).settings
-    assert (settings.name, settings.licence, settings.max_tokens) == ("mine", "MIT", 128)
+    assert (settings.name, settings.license, settings.max_tokens) == ("mine", "MIT", 128)
 
 
 def test_what_is_overridden_is_on_the_card(
     sentence_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "model.onnx"
-    arguments = ["--pooling", "cls", "--max-tokens", "100", "--format", "fp32", "--licence", "a|b"]
+    arguments = ["--pooling", "cls", "--max-tokens", "100", "--format", "fp32", "--license", "a|b"]
     assert main(["export", str(sentence_folder), "-o", str(path), *arguments]) == 0
     capsys.readouterr()
     assert main(["info", str(path), "--card"]) == 0
@@ -37,7 +37,7 @@ def test_what_is_overridden_is_on_the_card(
         "| max tokens | 100 (overridden: the model itself says 256) |",
         '| prompts | document "the ", query "how do i " |',
         "| source: repository | - |",
-        "| licence | a&#124;b |",
+        "| license | a&#124;b |",
     ):
         assert row in page.splitlines()
     assert "| fp32 against source | cosine_mean 1.0, cosine_min " in page

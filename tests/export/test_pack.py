@@ -1,18 +1,35 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from tokenizers import Tokenizer, models, processors
 
 from embedge.errors import ExportError
-from embedge.modelfile.file import Probe, parse
-from embedge.modelfile.settings import ModelSettings
+from embedge.modelfile.file import parse
+from embedge.modelfile.probe import Probe
+from embedge.modelfile.settings import ModelSettings, TransformerSettings
 from embedge_export import pack as pack_module
 from embedge_export.pack import atomic, pack
 
-SETTINGS = ModelSettings("tiny", 2, 8, "mean", False, "fp32")
-PROBE = Probe("x", np.array([1, 2], np.float32), np.array([3, 4], np.float32))
+SETTINGS = ModelSettings(
+    "tiny", 2, 8, "mean", False, "fp32", TransformerSettings("x", 1, 1, 1, None, 3, "X")
+)
+PROBE = Probe("x", np.array([1, 2], np.float32), np.array([3, 4], np.float32), (1, 2, 1))
+
+
+def tokenizer(*tokens: str) -> str:
+    """One that puts its second token around every text."""
+    words = Tokenizer(models.WordLevel({token: i for i, token in enumerate(tokens)}, tokens[0]))
+    words.post_processor = processors.TemplateProcessing(
+        single=f"{tokens[1]} $A {tokens[1]}", special_tokens=[(tokens[1], 1)]
+    )
+    return str(words.to_str())
+
+
+TOKENIZER = tokenizer("a", "[S]")
 
 
 def model() -> onnx.ModelProto:
@@ -21,6 +38,7 @@ def model() -> onnx.ModelProto:
     nodes = [
         helper.make_node("Mul", names, ["kept"], doc_string="/home/someone/trace.py, line 1"),
         helper.make_node("Cast", ["kept"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Unsqueeze", ["floats", "last"], ["last_hidden_state"]),
         helper.make_node("ReduceSum", ["floats", "axis"], ["sum"], keepdims=1),
         helper.make_node("Concat", ["sum", "sum"], ["sentence_embedding"], axis=1),
     ]
@@ -28,27 +46,33 @@ def model() -> onnx.ModelProto:
         nodes,
         "main_graph",
         [helper.make_tensor_value_info(name, TensorProto.INT64, ["b", "s"]) for name in names],
-        [helper.make_tensor_value_info("sentence_embedding", TensorProto.FLOAT, ["b", 2])],
-        [onnx.numpy_helper.from_array(np.array([1]), "axis")],
+        [
+            helper.make_tensor_value_info("last_hidden_state", TensorProto.FLOAT, ["b", "s", 1]),
+            helper.make_tensor_value_info("sentence_embedding", TensorProto.FLOAT, ["b", 2]),
+        ],
+        [onnx.numpy_helper.from_array(np.array([n]), k) for k, n in (("axis", 1), ("last", 2))],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=11)
 
 
 def test_what_is_packed_is_read_back() -> None:
-    file = parse(pack(model(), SETTINGS, "{}", [PROBE], {"ok": 1}), Path("x.onnx"))
-    assert file.settings == SETTINGS
-    assert (file.tokenizer_json, file.report) == ("{}", {"ok": 1})
+    file = parse(pack(model(), SETTINGS, TOKENIZER, [PROBE], {"ok": 1}), Path("x.onnx"))
+    completed = {"prefix_ids": (1,), "suffix_ids": (1,), "min_onnxruntime": "1.14"}
+    assert file.settings == replace(SETTINGS, **completed, device="any")
+    assert (file.tokenizer_json, file.report) == (TOKENIZER, {"ok": 1})
     assert file.probes[0].text == "x"
     np.testing.assert_array_equal(file.probes[0].reference, [1, 2])
     np.testing.assert_array_equal(file.probes[0].output, [3, 4])
 
 
 def test_the_same_arguments_give_the_same_bytes() -> None:
-    assert pack(model(), SETTINGS, "{}", [PROBE], {}) == pack(model(), SETTINGS, "{}", [PROBE], {})
+    assert pack(model(), SETTINGS, TOKENIZER, [PROBE], {}) == pack(
+        model(), SETTINGS, TOKENIZER, [PROBE], {}
+    )
 
 
 def test_nothing_of_the_machine_is_left_in_the_file() -> None:
-    data = pack(model(), SETTINGS, "{}", [PROBE], {})
+    data = pack(model(), SETTINGS, TOKENIZER, [PROBE], {})
     assert b"/home/someone" not in data
     packed = onnx.load_from_string(data)
     assert (packed.producer_name, packed.ir_version) == ("embedge", 10)
@@ -59,7 +83,7 @@ def test_nothing_of_the_machine_is_left_in_the_file() -> None:
     ("change", "same"),
     [
         ({"name": "other"}, True),
-        ({"licence": "MIT"}, True),
+        ({"license": "MIT"}, True),
         ({"max_tokens": 9}, False),
         ({"prompts": {"query": "q: "}}, False),
         ({"normalized": True}, False),
@@ -69,19 +93,20 @@ def test_nothing_of_the_machine_is_left_in_the_file() -> None:
 def test_the_fingerprint_changes_with_what_decides_a_vector(
     change: dict[str, object], same: bool
 ) -> None:
-    from dataclasses import replace
-
     before, after = (
-        parse(pack(model(), settings, "{}", [PROBE], {}), Path("x")).fingerprint
+        parse(pack(model(), settings, TOKENIZER, [PROBE], {}), Path("x")).fingerprint
         for settings in (SETTINGS, replace(SETTINGS, **change))
     )
     assert (before == after) is same
 
 
 def test_the_fingerprint_ignores_probes_and_report() -> None:
-    one = parse(pack(model(), SETTINGS, "{}", [PROBE], {}), Path("x")).fingerprint
-    assert parse(pack(model(), SETTINGS, "{}", [], {"a": 1}), Path("x")).fingerprint == one
-    assert parse(pack(model(), SETTINGS, "{ }", [], {}), Path("x")).fingerprint != one
+    one = parse(pack(model(), SETTINGS, TOKENIZER, [PROBE], {}), Path("x")).fingerprint
+    assert parse(pack(model(), SETTINGS, TOKENIZER, [], {"a": 1}), Path("x")).fingerprint == one
+    assert (
+        parse(pack(model(), SETTINGS, tokenizer("a", "[S]", "b"), [], {}), Path("x")).fingerprint
+        != one
+    )
 
 
 def test_values_get_short_names_in_subgraphs_too() -> None:
@@ -94,21 +119,21 @@ def test_values_get_short_names_in_subgraphs_too() -> None:
     )
     always = onnx.numpy_helper.from_array(np.array(True), "always")
     tiny.graph.initializer.append(always)
-    tiny.graph.node[2].input[0] = "chosen"
+    tiny.graph.node[3].input[0] = "chosen"
     branches = {"then_branch": body, "else_branch": body}
-    tiny.graph.node.insert(2, helper.make_node("If", ["always"], ["chosen"], **branches))
-    packed = onnx.load_from_string(pack(tiny, SETTINGS, "{}", [PROBE], {}))
+    tiny.graph.node.insert(3, helper.make_node("If", ["always"], ["chosen"], **branches))
+    packed = onnx.load_from_string(pack(tiny, SETTINGS, TOKENIZER, [PROBE], {}))
     onnx.checker.check_model(packed, full_check=True)
     choice = next(node for node in packed.graph.node if node.op_type == "If")
     assert choice.input[0] == "always"
     assert choice.attribute[0].g.node[0].input[0] == "v1"
-    assert packed.graph.output[0].name == "sentence_embedding"
+    assert packed.graph.output[1].name == "sentence_embedding"
 
 
 def test_a_file_beyond_protobufs_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pack_module, "_MAX_BYTES", 100)
     with pytest.raises(ExportError, match=r"pack: the file would have [\d,]+ bytes, and protobuf"):
-        pack(model(), SETTINGS, "{}", [PROBE], {})
+        pack(model(), SETTINGS, TOKENIZER, [PROBE], {})
 
 
 def test_atomic_leaves_the_old_file_on_failure(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ def test_the_default_models_recipe() -> None:
     recipe = Recipe.of(ROOT / "models" / "all-MiniLM-L6-v2")
     assert recipe.name == "all-MiniLM-L6-v2"
     assert recipe.source == "sentence-transformers/all-MiniLM-L6-v2"
-    assert recipe.licence == "Apache-2.0"
+    assert recipe.license == "Apache-2.0"
     assert recipe.probes == PROBES
     assert recipe.weights_sha256 is not None
     assert recipe.weights_sha256.startswith("53aa51172d142c89")

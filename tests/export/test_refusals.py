@@ -441,7 +441,7 @@ def test_the_license_of_a_card(card: bytes | None, license: str, folder: Path) -
     (folder / "README.md").unlink(missing_ok=True)
     if card is not None:
         (folder / "README.md").write_bytes(card)
-    assert load(Recipe(str(folder))).licence == license
+    assert load(Recipe(str(folder))).license == license
 
 
 def test_the_folder_one_is_in_has_a_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,12 +53,15 @@ become vectors of 2 components.
 | pooling | mean |
 | normalized | to length 1 |
 | quantization | fp32 |
+| kept in higher precision | - |
+| device | cpu |
+| lowest onnxruntime | 1.17 |
 | prompts | passage "b ", query "a " |
 | default prompt | - |
 | similarity | cosine |
 | matryoshka dims | - |
 | source: repository | none |
-| licence | Apache-2.0 |
+| license | Apache-2.0 |
 | fingerprint | {file.fingerprint} |
 | size | {file.size:,} bytes |
 
@@ -117,7 +120,7 @@ def test_nothing_that_a_file_says_leaves_its_line(text: str) -> None:
     """Text in every place where a file has some, against a file that has one letter there."""
 
     def page(text: str) -> str:
-        named = ("name", "pooling", "quantization", "similarity", "licence", "default_prompt")
+        named = ("name", "pooling", "quantization", "similarity", "license", "default_prompt")
         figures = {text + "!": text, "overridden": {"pooling": text}, "tools": {text: text}}
         own = {"prompts": {text: text}, "source": {text: text}, **dict.fromkeys(named, text)}
         return card(made(figures, f"{text}.onnx", **own))

@@ -14,7 +14,7 @@ import pytest
 
 from embedge import Encoder, ModelError
 from embedge.modelfile.default import default_model
-from embedge.modelfile.file import Probe, fingerprint, parse, read
+from embedge.modelfile.file import fingerprint, parse, read
 from embedge.modelfile.settings import ModelSettings
 
 from . import tiny
@@ -58,7 +58,9 @@ def test_the_fingerprint_is_the_hash_that_the_contract_says() -> None:
         "max_tokens": 8,
         "normalized": True,
         "pooling": "mean",
+        "prefix_ids": [2],
         "prompts": {"passage": "b ", "query": "a "},
+        "suffix_ids": [3],
     }
     digest = hashlib.sha256()
     for part in (
@@ -74,8 +76,11 @@ def test_the_fingerprint_is_the_hash_that_the_contract_says() -> None:
 @pytest.mark.parametrize(
     ("settings", "same"),
     [
-        (replace(tiny.SETTINGS, name="other", licence="MIT", source={}), True),
+        (replace(tiny.SETTINGS, name="other", license="MIT", source={}), True),
         (replace(tiny.SETTINGS, quantization="int8"), True),
+        (replace(tiny.SETTINGS, kept=("x",), device="any", min_onnxruntime="1.22"), True),
+        (replace(tiny.SETTINGS, prefix_ids=()), False),
+        (replace(tiny.SETTINGS, suffix_ids=()), False),
         (replace(tiny.SETTINGS, max_tokens=9), False),
         (replace(tiny.SETTINGS, pooling="cls"), False),
         (replace(tiny.SETTINGS, normalized=False), False),
@@ -194,6 +199,14 @@ def packed(tokenizer: bytes) -> str:
 
 
 VECTOR = base64.b64encode(tiny.A_B.tobytes()).decode()
+
+
+def bad_probe(without: str = "", **changes: object) -> str:
+    """The JSON of one probe with other values, or without one."""
+    good = {"text": "a", "prompt": None, "ids": [1], "reference": VECTOR, "output": VECTOR}
+    return json.dumps([{key: value for key, value in (good | changes).items() if key != without}])
+
+
 BAD_METADATA: list[tuple[dict[str, str | None], str]] = [
     (dict.fromkeys(["embedge.format"]), "was not made by embedge: .*export the model it came from"),
     ({"embedge.format": "2"}, "has format 2, this embedge reads up to 1: upgrade with 'python -m"),
@@ -227,18 +240,19 @@ BAD_METADATA: list[tuple[dict[str, str | None], str]] = [
     ({"embedge.report": "3"}, "embedge.report should be a JSON dict"),
     ({"embedge.probes": "{}"}, "embedge.probes should be a JSON list"),
     ({"embedge.probes": "[1]"}, "probes in the file are damaged .*export it again"),
-    ({"embedge.probes": '[{"text": "a"}]'}, "probes in the file are damaged"),
-    (
-        {"embedge.probes": json.dumps([{"text": "a", "reference": VECTOR, "output": "AAAA"}])},
-        "probes in the file are damaged",
-    ),
-    (
-        {"embedge.probes": json.dumps([{"text": "a", "reference": VECTOR, "output": "AAAAAA=="}])},
-        "a vector has 1 components instead of 2",
-    ),
-    (
-        {"embedge.probes": json.dumps([{"text": "a", "reference": 5, "output": VECTOR}])},
-        "probes in the file are damaged",
+    ({"embedge.probes": bad_probe(output="AAAA")}, "probes in the file are damaged"),
+    ({"embedge.probes": bad_probe(output="AAAAAA==")}, "a vector has 1 components instead of 2"),
+    ({"embedge.probes": bad_probe(reference=5)}, "probes in the file are damaged"),
+    ({"embedge.probes": bad_probe(text=None)}, "a text or the name of a prompt is not a string"),
+    ({"embedge.probes": bad_probe(text="\ud800")}, "embedge.probes is not valid JSON"),
+    ({"embedge.probes": bad_probe(prompt=1)}, "a text or the name of a prompt is not a string"),
+    ({"embedge.probes": bad_probe(prompt="no")}, "'no' is not one of the file's prompts"),
+    ({"embedge.probes": bad_probe(ids=[True])}, "token ids are not a list of integers from 0 up"),
+    ({"embedge.probes": bad_probe(ids=[-1])}, "token ids are not a list of integers"),
+    ({"embedge.probes": bad_probe(ids=3)}, "token ids are not a list of integers"),
+    *(
+        ({"embedge.probes": bad_probe(without=key)}, f"probes in the file are damaged .'{key}'")
+        for key in ("text", "prompt", "ids", "reference", "output")
     ),
 ]
 
@@ -249,6 +263,22 @@ BAD_METADATA: list[tuple[dict[str, str | None], str]] = [
 def test_bad_metadata_is_refused(changed: dict[str, str | None], message: str) -> None:
     with pytest.raises(ModelError, match=message):
         parse(tiny.model(changed=changed), NOWHERE)
+
+
+@pytest.mark.parametrize("first", ["", "ai.onnx"])
+@pytest.mark.parametrize("second", ["", "ai.onnx"])
+def test_two_operator_sets_of_one_domain_are_refused(first: str, second: str) -> None:
+    """onnxruntime takes one of them, in an order of its own: two files, one fingerprint."""
+    again = field(8, field(1, second) + field(2, 11))
+    with pytest.raises(ModelError, match=r"imports the operator set ai\.onnx twice; do not use it"):
+        parse(tiny.model(opsets={first: 17}, tail=again), NOWHERE)
+
+
+def test_onnxs_own_domain_has_one_fingerprint_under_both_names() -> None:
+    file = parse(tiny.model(), NOWHERE)
+    long = tiny.model(opsets={"ai.onnx": 17}, changed={"embedge.fingerprint": file.fingerprint})
+    assert parse(long, NOWHERE).fingerprint == file.fingerprint
+    assert parse(long, NOWHERE).opsets == {"": 17}
 
 
 def test_a_metadata_key_given_twice_is_refused() -> None:
@@ -280,7 +310,13 @@ INT32, FLOAT16 = 6, 10
 
 
 def output(name: str, kind: int, shape: tuple[int | str, ...]) -> tuple[bytes, ...]:
-    return (tiny.value_info(name, kind, shape),)
+    """The token vectors and another output."""
+    return (tiny.OUTPUTS[0], tiny.value_info(name, kind, shape))
+
+
+def hidden(*shape: int | str, kind: int = 1, name: str = "last_hidden_state") -> bytes:
+    """A graph whose token vectors are of another kind or shape."""
+    return tiny.graph(outputs=[tiny.value_info(name, kind, shape), tiny.OUTPUTS[1]])
 
 
 @pytest.mark.parametrize(
@@ -300,19 +336,26 @@ def output(name: str, kind: int, shape: tuple[int | str, ...]) -> tuple[bytes, .
             tiny.graph(inputs=[IDS, tiny.value_info("attention_mask", tiny.INT64, ("b",))]),
             "but takes",
         ),
-        (tiny.graph(outputs=()), "should give sentence_embedding.*but gives nothing"),
+        (tiny.graph(outputs=()), "should give last_hidden_state.*but gives nothing"),
         (
             tiny.graph(outputs=output("token_embeddings", 1, ("b", 2))),
-            "but gives token_embeddings",
+            "but gives last_hidden_state .*, token_embeddings",
         ),
         (tiny.graph(outputs=output("sentence_embedding", FLOAT16, ("b", 2))), "should give"),
         (
             tiny.graph(outputs=output("sentence_embedding", 1, ("b", 3))),
-            r"vectors of 2 components, as its settings say, but gives .*\(b, 3\)",
+            r"float32 \(batch, 2\), as its settings say, but gives .*\(b, 3\)",
         ),
         (tiny.graph(outputs=output("sentence_embedding", 1, ("b", "d"))), r"\(b, d\)"),
         (tiny.graph(outputs=output("sentence_embedding", 1, ("b", "s", 2))), r"\(b, s, 2\)"),
-        (tiny.graph(outputs=[*tiny.OUTPUTS, *output("more", 1, ("b", 2))]), "more"),
+        (tiny.graph(outputs=[*tiny.OUTPUTS, *output("more", 1, ("b", 2))[1:]]), "more"),
+        (tiny.graph(outputs=tiny.OUTPUTS[1:]), "but gives sentence_embedding"),
+        (tiny.graph(outputs=[*tiny.OUTPUTS, tiny.OUTPUTS[1]]), "should give"),
+        (hidden("b", "s", 2, name="token_embeddings"), "but gives token_embeddings"),
+        (hidden("b", "s", 2, kind=FLOAT16), r"float32 \(batch, sequence, 2\)"),
+        (hidden("b", "s", 3), r"but gives last_hidden_state \(b, s, 3\)"),
+        (hidden("b", "s", "hidden"), r"\(b, s, hidden\)"),
+        (hidden("b", 2), r"last_hidden_state \(b, 2\)"),
     ],
 )  # fmt: skip
 def test_a_graph_of_another_signature_is_refused(graph: bytes, message: str) -> None:
@@ -322,8 +365,15 @@ def test_a_graph_of_another_signature_is_refused(graph: bytes, message: str) -> 
 
 def test_probes_survive_the_way_through_the_file() -> None:
     vector = np.array([np.pi, -1e-30], np.float32)
-    probes = (Probe("", vector, vector * 2), Probe("naïve 文 \0 🙂", vector, vector))
+    probes = (
+        tiny.probe("", vector, vector * 2),
+        tiny.probe("naïve 文 \0 🙂", vector, vector, prompt="query"),
+    )
     found = parse(tiny.model(probes=probes), NOWHERE).probes
+    assert [(probe.ids, probe.prompt) for probe in found] == [
+        ((tiny.CLS, tiny.SEP), None),
+        ((tiny.CLS, tiny.A, tiny.UNK, tiny.UNK, tiny.UNK, tiny.SEP), "query"),
+    ]
     assert [probe.text for probe in found] == ["", "naïve 文 \0 🙂"]
     np.testing.assert_array_equal(found[0].reference, vector)
     np.testing.assert_array_equal(found[0].output, vector * 2)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from embedge import Encoder, ModelError, ProviderError
 from embedge.cli.main import main
 from embedge.cli.survey import survey
-from embedge.modelfile.file import Probe, read
+from embedge.modelfile.file import read
 from embedge.ort import providers
 from embedge.ort.providers import PROVIDERS, Choice, available, configure, resolve, wheel_conflict
 from embedge.ort.session import Session
@@ -276,9 +276,14 @@ def test_the_self_test_uses_the_default_prompt_and_cuts_like_encode(
 ) -> None:
     """ "b a b" is (1, 0) + (0, 4) + (2, 0) + (0, 4): its direction is (3, 8) / sqrt(73)."""
     expected = np.array([3, 8], np.float32) / np.float32(73**0.5)
-    long = Probe("b " * 50, *[np.array([1, 20], np.float32)] * 2)  # [CLS], b five times of six
+    cut = np.array([1, 24], np.float32)  # [CLS], b six times
+    ids = (tiny.CLS, *[tiny.B] * 6, tiny.SEP)
     settings = replace(FP16, default_prompt="passage")
-    path = file_of(tmp_path, settings, probes=(Probe("a b", expected, expected), long))
+    probes = (
+        replace(tiny.probe("a b", expected, expected, prompt="passage"), prompt=None),
+        replace(tiny.probe("b " * 50, cut, cut), ids=ids),
+    )
+    path = file_of(tmp_path, settings, probes=probes)
     encoder = Encoder(path, providers="cuda", dim=1)
     assert encoder.info["self_test"] > 0.999
     assert encoder.truncated == 0

@@ -54,7 +54,8 @@ def test_a_mask_of_a_single_token_gives_that_tokens_direction(
     mask = np.zeros((1, 5), np.int64)
     mask[0, position] = 1
     feeds = {"input_ids": np.array([[CLS, A, B, C, SEP]]), "attention_mask": mask}
-    np.testing.assert_allclose(run(None, feeds)[0], [vector], rtol=0, atol=1e-7)
+    (vectors,) = run(["sentence_embedding"], feeds)
+    np.testing.assert_allclose(vectors, [vector], rtol=0, atol=1e-7)
 
 
 def test_run_gives_a_row_for_every_sequence() -> None:
@@ -62,6 +63,12 @@ def test_run_gives_a_row_for_every_sequence() -> None:
     vectors = session(tiny.model()).run(np.array([[CLS, B, SEP], [CLS, A, SEP]]))
     expected = [[1 / 17**0.5, 4 / 17**0.5], [1, 0]]
     np.testing.assert_allclose(vectors, expected, rtol=0, atol=1e-7)
+
+
+def test_token_vectors_are_what_pooling_reads() -> None:
+    """Rows of the table: [CLS], b, [SEP]."""
+    vectors = session(tiny.model()).token_vectors(np.array([[CLS, B, SEP]]))
+    np.testing.assert_array_equal(vectors, [[[1, 0], [0, 4], [0, 0]]])
 
 
 def test_bytes_that_look_like_onnxruntimes_own_format_are_still_read_as_checked() -> None:

@@ -35,7 +35,10 @@ def test_the_walk_finds_what_is_there() -> None:
         TensorSpec("input_ids", tiny.INT64, ("batch", "sequence")),
         TensorSpec("attention_mask", tiny.INT64, ("batch", "sequence")),
     ]
-    assert found.outputs == [TensorSpec("sentence_embedding", tiny.FLOAT32, ("batch", 2))]
+    assert found.outputs == [
+        TensorSpec("last_hidden_state", tiny.FLOAT32, ("batch", "sequence", 2)),
+        TensorSpec("sentence_embedding", tiny.FLOAT32, ("batch", 2)),
+    ]
     assert found.operators == {
         "Gather": 1, "Cast": 1, "Unsqueeze": 1, "MatMul": 1, "Squeeze": 1, "ReduceSum": 1,
         "Div": 2,

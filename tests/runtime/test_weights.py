@@ -21,7 +21,7 @@ from .tiny import CLS, FLOAT32, SEP, A, B, attribute, field, node
 TABLE = np.resize(tiny.TABLE.astype(np.int8), (512, 2))
 NODES = [
     node("Gather", ["int8", "input_ids"], "integers"),  # (batch, sequence, 2)
-    node("Cast", ["integers"], "tokens", attribute("to", FLOAT32)),
+    node("Cast", ["integers"], "last_hidden_state", attribute("to", FLOAT32)),
     *tiny.NODES[1:],
 ]
 
@@ -52,7 +52,7 @@ def test_the_parts_compute_what_the_whole_does(dtype: type[np.generic], shift: i
     data = tiny.model(tiny.graph(nodes=NODES, extra=field(10, "x" * shift) + weight))
     ids = np.array([[CLS, A, B, SEP], [CLS, B, B, SEP]])
     run = ort.InferenceSession(data, providers=["CPUExecutionProvider"]).run
-    (whole,) = run(None, {"input_ids": ids, "attention_mask": np.ones_like(ids)})
+    (whole,) = run(["sentence_embedding"], {"input_ids": ids, "attention_mask": np.ones_like(ids)})
     session = Session(parse(data, Path("memory")))
     assert np.array_equal(session.run(ids), whole)
     np.testing.assert_allclose(whole[0], [0.6, 0.8], rtol=0, atol=1e-7)

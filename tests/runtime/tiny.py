@@ -22,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from embedge.modelfile.file import Probe, metadata
-from embedge.modelfile.settings import ModelSettings
+from embedge.modelfile.file import metadata
+from embedge.modelfile.probe import Probe
+from embedge.modelfile.settings import ModelSettings, TransformerSettings
 
 FLOAT32, UINT8, INT8, INT64, FLOAT16 = 1, 2, 3, 7, 10
 KINDS = {
@@ -43,11 +44,24 @@ SETTINGS = ModelSettings(
     pooling="mean",
     normalized=True,
     quantization="fp32",
+    transformer=TransformerSettings(
+        model_type="bert",
+        layers=1,
+        heads=1,
+        hidden_size=2,
+        intermediate_size=None,
+        vocab_size=10,
+        tokenizer_class="BertTokenizer",
+        pad_id=PAD,
+        special_tokens={"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"},
+        special_ids={"pad_token": PAD, "cls_token": CLS, "sep_token": SEP},
+    ),
     prompts={"query": "a ", "passage": "b "},
     source={"repository": "none"},
-    licence="Apache-2.0",
+    prefix_ids=(CLS,),
+    suffix_ids=(SEP,),
+    license="Apache-2.0",
 )
-PROBES = (Probe("a b", A_B, A_B),)
 OPSETS = {"": 17}
 
 
@@ -101,13 +115,16 @@ INPUTS = (
     value_info("input_ids", INT64, ("batch", "sequence")),
     value_info("attention_mask", INT64, ("batch", "sequence")),
 )
-OUTPUTS = (value_info("sentence_embedding", FLOAT32, ("batch", 2)),)
+OUTPUTS = (
+    value_info("last_hidden_state", FLOAT32, ("batch", "sequence", 2)),
+    value_info("sentence_embedding", FLOAT32, ("batch", 2)),
+)
 NODES = (
-    node("Gather", ["table", "input_ids"], "tokens"),  # (batch, sequence, 2)
+    node("Gather", ["table", "input_ids"], "last_hidden_state"),  # (batch, sequence, 2)
     node("Cast", ["attention_mask"], "mask", attribute("to", FLOAT32)),
     # A MatMul, as onnxruntime's ReduceSum adds in another order where the batch is 1.
     node("Unsqueeze", ["mask", "one"], "weights"),  # (batch, 1, sequence)
-    node("MatMul", ["weights", "tokens"], "rows"),  # (batch, 1, 2)
+    node("MatMul", ["weights", "last_hidden_state"], "rows"),  # (batch, 1, 2)
     node("Squeeze", ["rows", "one"], "sum"),  # (batch, 2)
     node("ReduceSum", ["mask", "one"], "count", attribute("keepdims", 1)),  # (batch, 1)
     node("Div", ["sum", "count"], "mean"),
@@ -149,6 +166,21 @@ def tokenizer() -> Tokenizer:
 
 
 TOKENIZER: str = tokenizer().to_str()
+
+
+def probe(
+    text: str,
+    reference: NDArray[np.float32] = A_B,
+    output: NDArray[np.float32] = A_B,
+    *,
+    prompt: str | None = None,
+) -> Probe:
+    """A probe with the ids that the tokenizers library gives, for texts of up to eight tokens."""
+    front = SETTINGS.prompts[prompt] if prompt else ""
+    return Probe(text, reference, output, tuple(tokenizer().encode(front + text).ids), prompt)
+
+
+PROBES = (probe("a b"),)
 
 
 def model(
@@ -198,6 +230,10 @@ def settings_json(**changes: Any) -> str:
 def wide(dim: int, seed: int = 0) -> bytes:
     """The tiny model with random vectors of ``dim`` components."""
     table = np.random.default_rng(seed).standard_normal((len(TABLE), dim)).astype(np.float32)
-    outputs = (value_info("sentence_embedding", FLOAT32, ("batch", dim)),)
-    settings = replace(SETTINGS, dim=dim, max_tokens=16)
+    outputs = (
+        value_info("last_hidden_state", FLOAT32, ("batch", "sequence", dim)),
+        value_info("sentence_embedding", FLOAT32, ("batch", dim)),
+    )
+    transformer = replace(SETTINGS.transformer, hidden_size=dim)
+    settings = replace(SETTINGS, dim=dim, max_tokens=16, transformer=transformer)
     return model(graph(table=table, outputs=outputs), settings, probes=())

@@ -15,10 +15,12 @@ import onnx
 import embedge
 from embedge.encoder import Encoder
 from embedge.errors import ExportError
-from embedge.modelfile.file import Probe
+from embedge.modelfile.probe import Probe
 from embedge.modelfile.settings import ModelSettings
+from embedge.ort.probes import probe_ids
 from embedge.similarity import cosines
 from embedge.text.overflow import TruncationWarning
+from embedge.text.tokenizer import TextTokenizer
 from embedge_export import pack
 from embedge_export.checks.evaluate import Encode, Pairs, Vectors, anisotropy, spearman
 from embedge_export.quantization.calibration import calibration_texts
@@ -43,20 +45,35 @@ class VerificationResult:
     report: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class ProbeText:
+    """A text to prove a file with, and the name of its prompt (None: the model's default)."""
+
+    text: str
+    prompt: str | None = None
+
+
+def encode_probes(encode: Callable[..., Vectors], probes: Sequence[ProbeText]) -> Vectors:
+    """Vectors of the probes, each with its prompt, float32 (probes, dim)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TruncationWarning)  # one is meant to be truncated
+        return np.concatenate([encode([p.text], prompt=p.prompt) for p in probes])
+
+
 class ExportVerifier:
     """Compares drafts of files with the source, which encodes before anything is traced."""
 
     def __init__(
         self,
         source: Source,
-        probes: Sequence[str],
+        probes: Sequence[ProbeText],
         pairs: Pairs | None,
         folder: Path,
         notify: Callable[[str], None],
     ) -> None:
         self._source, self._probes, self._pairs = source, list(probes), pairs
         self._folder, self._notify = folder, notify
-        self._reference = source.encode(probes)  # (probes, dim)
+        self._reference = encode_probes(source.encode, probes)  # (probes, dim)
         self._unrelated = calibration_texts()[::4]
         self._spearman: dict[str, float] = {}
         self._anisotropy: dict[str, float] = {}
@@ -102,20 +119,28 @@ class ExportVerifier:
         if self._source.remarks:
             report["remarks"] = list(self._source.remarks)
         rows = zip(self._probes, self._reference, vectors, strict=True)
-        return VerificationResult(vectors, [Probe(*row) for row in rows], report)
+        probes = [Probe(p.text, ref, out, self._ids(p), p.prompt) for p, ref, out in rows]
+        return VerificationResult(vectors, probes, report)
+
+    def _ids(self, probe: ProbeText) -> tuple[int, ...]:
+        source = self._source
+        tokenizer = TextTokenizer(source.tokenizer_json, source.max_tokens)
+        name = source.default_prompt if probe.prompt is None else probe.prompt
+        return probe_ids(tokenizer, source.prompts[name] if name else "", probe.text)
 
     def _draft(self, name: str, model: onnx.ModelProto, settings: ModelSettings) -> Vectors:
         """Vectors of the probes from a file as its users will load it; evaluates it as well."""
         with tempfile.TemporaryDirectory(dir=self._folder, prefix=".embedge-") as folder:
             path = Path(folder) / "draft.onnx"
             path.write_bytes(pack.pack(model, settings, self._source.tokenizer_json, [], {}))
-            encode: Encode = Encoder(path, dim=settings.dim).encode
+            encoder = Encoder(path, dim=settings.dim)
+        encode: Encode = encoder.encode
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", TruncationWarning)  # the source truncates them as well
             self._anisotropy[name] = anisotropy(encode(self._unrelated))
             if self._pairs is not None:
                 self._spearman[name] = spearman(self._pairs, encode, settings.similarity)
-        return encode(self._probes)
+            return encode_probes(encoder.encode, self._probes)
 
     def _compared(
         self,

@@ -15,14 +15,12 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from embedge.errors import ExportError
-from embedge.modelfile.file import INPUTS, OUTPUT
+from embedge.modelfile.signature import HIDDEN, INPUTS, OUTPUT
 
 Pooling = Literal["mean", "cls", "max", "mean_sqrt_len", "weighted_mean", "last"]
 Activation = Literal["identity", "tanh", "relu", "gelu", "sigmoid", "silu"]
 
 SEGMENTS = "token_type_ids"  # an input that is 0 for a single text
-
-_HIDDEN = "last_hidden_state"
 
 
 @dataclass(frozen=True)
@@ -112,7 +110,8 @@ def attach(
         hidden_size: of the transformer.
 
     Returns:
-        A model that gives ``sentence_embedding`` float32 (batch, dim), and that dim.
+        A model that gives ``last_hidden_state``, as before, and ``sentence_embedding`` float32
+        (batch, dim), and that dim.
 
     Raises:
         ExportError: the transformer takes an input that is none of these three.
@@ -121,12 +120,17 @@ def attach(
     graph = model.graph
     _fix_inputs(graph)
     build = _Builder(graph)
-    value, dim = _HIDDEN, hidden_size
+    value, dim = HIDDEN, hidden_size
     for module in modules:
         value, dim = _append(build, module, value, dim)
     graph.node.append(helper.make_node("Identity", [value], [OUTPUT]))
     del graph.output[:]
-    graph.output.append(helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", dim]))
+    shapes: dict[str, list[str | int]] = {
+        HIDDEN: ["batch", "sequence", hidden_size],
+        OUTPUT: ["batch", dim],
+    }
+    for name, shape in shapes.items():
+        graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
     onnx.checker.check_model(model)
     return model, dim
 

@@ -1,8 +1,8 @@
 """fp32 graph to fp16, for GPUs and CoreML: half the size, float32 where sixteen bits are too few.
 
-Kept in float32: the head, whose sums and lengths leave the range of fp16; squares and their means
-(RMS normalization); and whatever computes positions, which are whole numbers beyond 2048. Inputs
-and outputs keep their types.
+Kept in float32: both outputs; the head, whose sums and lengths leave the range of fp16; squares and
+their means (RMS normalization); and whatever computes positions, which are whole numbers beyond
+2048. Inputs and outputs keep their types.
 """
 
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from embedge.modelfile.file import OUTPUT
+from embedge.modelfile.signature import OUTPUTS
 from embedge_export.graph.ir import Array, Graph, attribute
 
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
@@ -86,7 +86,7 @@ class _Converter:
             if node.op_type in ("Sin", "Cos", "Log") or whole:
                 positions.append(node.input[0])
             mean = any(graph.maker(name, "ReduceMean") for name in node.input)
-            in_head = any(name.startswith("head/") or name == OUTPUT for name in node.output)
+            in_head = any(name.startswith("head/") or name in OUTPUTS for name in node.output)
             if node.op_type in _EXACT or in_head or (mean and node.op_type == "Add"):
                 exact.update(node.output)
         for node in graph.ancestors(positions):

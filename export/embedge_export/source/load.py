@@ -11,10 +11,12 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer import modules as st
 
 from embedge.errors import ExportError
+from embedge.modelfile.settings import TransformerSettings
 from embedge_export.graph.head import Module
 from embedge_export.recipe import Recipe
 from embedge_export.source import card, tokenizer, weights
 from embedge_export.source import modules as describe
+from embedge_export.source.config import transformer_settings
 from embedge_export.source.kinds import Layout, check_kind, layout
 from embedge_export.source.locate import locate
 from embedge_export.source.quiet import quiet
@@ -40,16 +42,19 @@ class Source:
     default_prompt: str | None
     similarity: str
     origin: dict[str, str]
-    licence: str
+    license: str
+    transformer: TransformerSettings
     matryoshka_dims: tuple[int, ...] = ()
     default_dim: int | None = None
     overridden: Mapping[str, Any] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
 
-    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def encode(self, texts: Sequence[str], prompt: str | None = None) -> NDArray[np.float32]:
         """The reference: PyTorch's vectors of the texts one by one, float32 (n, dim)."""
         rows = [
-            self.model.encode(text, convert_to_numpy=True, show_progress_bar=False)
+            self.model.encode(
+                text, prompt_name=prompt, convert_to_numpy=True, show_progress_bar=False
+            )
             for text in texts
         ]
         return np.asarray(rows, np.float32)
@@ -104,7 +109,8 @@ def load(recipe: Recipe) -> Source:
             "weights_sha256": sha256,
             "architecture": str(transformer.auto_model.config.model_type),
         },
-        licence=recipe.licence or card.license_of(place.folder),
+        license=recipe.license or card.license_of(place.folder),
+        transformer=transformer_settings(transformer),
         matryoshka_dims=dims,
         default_dim=default_dim,
         overridden=overridden,

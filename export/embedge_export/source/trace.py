@@ -10,7 +10,7 @@ from optimum.exporters.onnx.config import TextEncoderOnnxConfig
 from optimum.exporters.tasks import TasksManager
 from optimum.utils import NormalizedTextConfig
 
-from embedge.modelfile.file import INPUTS
+from embedge.modelfile.signature import INPUTS
 from embedge_export.graph.head import SEGMENTS
 from embedge_export.source.load import Source
 from embedge_export.source.quiet import quiet

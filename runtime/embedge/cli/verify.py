@@ -49,6 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{probe.output:10.6f}  {probe.reference:11.6f}  {printable(text)}")
     word = "hold" if verdict.holds else "DO NOT HOLD"
     print(f"The probes {word}: cosine to the file's own vectors at least {MIN_COSINE}.")
+    if not verdict.holds:
+        print(f"This machine gives {verdict.difference()}.")
     return 0 if verdict.holds else 1
 
 

@@ -17,7 +17,7 @@ DEFAULT_MODEL = "all-MiniLM-L6-v2"
 # SHA-256 over the graph with its weights, the tokenizer and the settings. `read` computes it of
 # every file, so comparing costs nothing. It notices a file that was swapped, patched or left over
 # from another version; not one who can change this line as well.
-DEFAULT_FINGERPRINT = "82d18ec1e8882c25e7df5f18625f8581b1233592f9ba1a0d398a0d49df287ab4"
+DEFAULT_FINGERPRINT = "7aefd3fba93427f33ca8613105beb5d3a2ef308f470a5a6040025c89335065ce"
 
 
 # What carries the model where a bundler was kept from finding it.

@@ -6,7 +6,7 @@ bytes for readers in other languages. Format 1:
     embedge.format       "1"
     embedge.model        JSON object, see ModelSettings
     embedge.tokenizer    base64 of the zlib-compressed tokenizer.json
-    embedge.probes       JSON list of {"text", "reference", "output"}; vectors are base64 float32 LE
+    embedge.probes       JSON list of objects, see Probe; vectors are base64 of float32 LE
     embedge.report       JSON object: what the export measured
     embedge.fingerprint  hexadecimal SHA-256, see `fingerprint`
 """
@@ -22,34 +22,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from embedge.errors import ModelError
+from embedge.modelfile.probe import Probe, pack_probes, unpack_probes
 from embedge.modelfile.settings import ModelSettings, dumps, loads
-from embedge.modelfile.validate import TensorSpec, Walked, walk
+from embedge.modelfile.signature import check_signature
+from embedge.modelfile.validate import walk
 
 FORMAT = 1
-INPUTS = ("input_ids", "attention_mask")
-OUTPUT = "sentence_embedding"
 
 _PREFIX = "embedge."
-_FLOAT32, _INT64 = 1, 7
 _MAX_FILE_BYTES = 2**31 - 1  # protobuf's own limit
 _MAX_TOKENIZER_BYTES = 256 * 2**20  # the largest in use (262,144 tokens) has 33 MB
 # What decides a vector besides the graph and the tokenizer.
-_DECIDING = ("dim", "max_tokens", "pooling", "normalized", "prompts", "default_prompt")
-
-
-@dataclass(frozen=True)
-class Probe:
-    """A text, its vector from the fp32 source and from this file when it was made.
-
-    ``reference`` and ``output`` are float32 of shape (dim,).
-    """
-
-    text: str
-    reference: NDArray[np.float32]
-    output: NDArray[np.float32]
+_DECIDING = (
+    "dim", "max_tokens", "pooling", "normalized", "prompts", "default_prompt", "prefix_ids",
+    "suffix_ids",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -143,14 +132,14 @@ def parse(data: bytes | memoryview, path: Path) -> ModelFile:
             f"settings have the fingerprint {expected[:16]}..., but it says "
             f"{values['embedge.fingerprint'][:16]!r}...; fetch or export it again"
         )
-    _check_signature(walked, settings)
+    check_signature(walked, settings)
     return ModelFile(
         path=path,
         data=memoryview(data),
         size=len(data),
         settings=settings,
         tokenizer_json=tokenizer_json,
-        probes=_unpack_probes(values["embedge.probes"], settings.dim),
+        probes=unpack_probes(values["embedge.probes"], settings),
         report=loads(values["embedge.report"], "report", dict),
         fingerprint=expected,
         opsets=walked.opsets,
@@ -171,12 +160,7 @@ def metadata(
         "embedge.format": str(FORMAT),
         "embedge.model": settings.to_json(),
         "embedge.tokenizer": base64.b64encode(zlib.compress(tokenizer_json.encode(), 9)).decode(),
-        "embedge.probes": dumps(
-            [
-                {"text": p.text, "reference": _pack(p.reference), "output": _pack(p.output)}
-                for p in probes
-            ]
-        ),
+        "embedge.probes": pack_probes(probes),
         "embedge.report": dumps(report),
         "embedge.fingerprint": fingerprint([graph], opsets, tokenizer_json, settings),
     }
@@ -191,7 +175,7 @@ def fingerprint(
     """SHA-256 of everything that decides a vector, as 64 hexadecimal digits.
 
     Hashed in this order, each part after its length as 8 bytes, little endian: the serialized
-    graph; the opsets as JSON; tokenizer.json; the deciding settings as JSON. Names, licences,
+    graph; the opsets as JSON; tokenizer.json; the deciding settings as JSON. Names, licenses,
     probes and the report are left out: they may change and no vector does.
     """
     decisive = asdict(settings)
@@ -232,32 +216,6 @@ def _check_format(values: Mapping[str, str]) -> None:
             )
 
 
-def _check_signature(walked: Walked, settings: ModelSettings) -> None:
-    inputs = {spec.name: spec for spec in walked.inputs}
-    if set(inputs) != set(INPUTS) or any(
-        spec.elem_type != _INT64 or len(spec.shape) != 2 for spec in walked.inputs
-    ):
-        raise ModelError(
-            f"the graph should take {' and '.join(INPUTS)}, int64 (batch, sequence), "
-            f"but takes {_show(walked.inputs)}"
-        )
-    expected = [spec for spec in walked.outputs if spec.name == OUTPUT]
-    if len(walked.outputs) != 1 or not expected or expected[0].elem_type != _FLOAT32:
-        raise ModelError(
-            f"the graph should give {OUTPUT}, float32 (batch, {settings.dim}), "
-            f"but gives {_show(walked.outputs)}"
-        )
-    if len(expected[0].shape) != 2 or expected[0].shape[1] != settings.dim:
-        raise ModelError(
-            f"the graph should give vectors of {settings.dim} components, as its settings say, "
-            f"but gives {_show(expected)}"
-        )
-
-
-def _show(specs: Sequence[TensorSpec]) -> str:
-    return ", ".join(f"{s.name} {s.shape}".replace("'", "") for s in specs) or "nothing"
-
-
 def _unpack_tokenizer(text: str) -> str:
     try:
         inflate = zlib.decompressobj()
@@ -272,24 +230,3 @@ def _unpack_tokenizer(text: str) -> str:
         raise ModelError(
             f"the tokenizer in the file is damaged ({error}); fetch or export it again"
         ) from error
-
-
-def _unpack_probes(text: str, dim: int) -> tuple[Probe, ...]:
-    try:
-        return tuple(
-            Probe(str(item["text"]), _unpack(item["reference"], dim), _unpack(item["output"], dim))
-            for item in loads(text, "probes", list)
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"the probes in the file are damaged ({error}); export it again") from None
-
-
-def _pack(vector: NDArray[np.float32]) -> str:
-    return base64.b64encode(np.asarray(vector, dtype="<f4").tobytes()).decode()
-
-
-def _unpack(text: str, dim: int) -> NDArray[np.float32]:
-    vector = np.frombuffer(base64.b64decode(text, validate=True), dtype="<f4")
-    if vector.shape != (dim,):
-        raise ValueError(f"a vector has {vector.size} components instead of {dim}")
-    return vector.astype(np.float32)

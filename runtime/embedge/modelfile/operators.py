@@ -27,16 +27,17 @@ _MICROSOFT = """
     RotaryEmbedding SimplifiedLayerNormalization SkipLayerNormalization
     SkipSimplifiedLayerNormalization
 """
-_ALLOWED = {
-    "": frozenset(_ONNX.split()),
-    "ai.onnx": frozenset(_ONNX.split()),
-    "com.microsoft": frozenset(_MICROSOFT.split()),
-}
+_ALLOWED = {"": frozenset(_ONNX.split()), "com.microsoft": frozenset(_MICROSOFT.split())}
+
+
+def canonical_domain(domain: str) -> str:
+    """The domain by its shorter name: onnx's own is "" and "ai.onnx"."""
+    return "" if domain == "ai.onnx" else domain
 
 
 def check_domain(domain: str) -> None:
     """Raise ModelError unless ``domain`` is one of the two."""
-    if domain not in _ALLOWED:
+    if canonical_domain(domain) not in _ALLOWED:
         raise ModelError(
             f"the graph uses operators of the domain {domain!r}; a model file uses only onnx's own "
             "and com.microsoft; do not use it, or export the model again with embedge export"
@@ -46,7 +47,7 @@ def check_domain(domain: str) -> None:
 def check_operator(domain: str, name: str) -> None:
     """Raise ModelError unless a model file may use the operator."""
     check_domain(domain)
-    if name not in _ALLOWED[domain]:
+    if name not in _ALLOWED[canonical_domain(domain)]:
         raise ModelError(
             f"the graph uses the operator {name}, which a model file may not use; "
             "do not use it, or export the model again with embedge export"

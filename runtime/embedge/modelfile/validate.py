@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from math import prod
 
 from embedge.errors import ModelError
-from embedge.modelfile.operators import check_domain, check_operator
+from embedge.modelfile.operators import canonical_domain, check_domain, check_operator
 from embedge.modelfile.protobuf import Value, count_numbers, message, not_onnx, numbers, spans, text
 
 _MAX_GRAPH_DEPTH = 4  # an If inside an If inside an If is already beyond what exporters write
@@ -114,6 +114,12 @@ class _Walker:
                 check_domain(domain)
             elif number == 2 and isinstance(value, int):
                 version = value
+        domain = canonical_domain(domain)
+        if domain in self.found.opsets:  # which of them counts would be the reader's choice
+            raise ModelError(
+                f"the file imports the operator set {domain or 'ai.onnx'} twice; do not use it, or "
+                "export the model again"
+            )
         self.found.opsets[domain] = version
 
     def _metadata(self, buffer: memoryview) -> None:

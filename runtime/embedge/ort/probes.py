@@ -1,5 +1,6 @@
 """The probes of a model file, run on this machine: to ask, and to load what has to prove itself."""
 
+import warnings
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -8,11 +9,12 @@ from numpy.typing import NDArray
 
 from embedge.errors import ModelError, ProviderError
 from embedge.modelfile.file import ModelFile
+from embedge.modelfile.probe import Probe
 from embedge.ort.inference import instead_of
 from embedge.ort.providers import short_name
 from embedge.ort.session import Session
 from embedge.similarity import cosines
-from embedge.text.overflow import sequences
+from embedge.text.overflow import TruncationWarning, sequences
 from embedge.text.tokenizer import TextTokenizer
 
 # Between CPU families int8 rounding flips leave 0.9998 and more; a wrong kernel is far below.
@@ -21,11 +23,26 @@ MIN_COSINE = 0.999
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """Cosines of one probe: to the vector the file gave when made, and to the fp32 source's."""
+    """One probe on this machine: its token ids, its cosines.
+
+    Attributes:
+        text: the probe's text.
+        prompt: name of its prompt, None for the model's default.
+        same_ids: whether the tokenizer gives the file's token ids.
+        output: cosine to the vector that the file gave when it was made.
+        reference: cosine to the fp32 source's vector.
+    """
 
     text: str
+    prompt: str | None
+    same_ids: bool
     output: float
     reference: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the token ids are the file's, and the vector is."""
+        return self.same_ids and self.output >= MIN_COSINE
 
 
 @dataclass(frozen=True)
@@ -36,13 +53,24 @@ class Verdict:
 
     @property
     def holds(self) -> bool:
-        """Whether every vector is the one that the file gave when it was made."""
-        return all(probe.output >= MIN_COSINE for probe in self.probes)
+        """Whether all token ids and vectors are those of the file when it was made."""
+        return all(probe.holds for probe in self.probes)
 
     @property
     def cosine(self) -> float:
         """The smallest cosine to the file's own vectors; not a number where one of them is not."""
         return float(np.min([probe.output for probe in self.probes]))
+
+    def difference(self) -> str:
+        """What is wrong, in words: token ids first, as no vector is right without them."""
+        ids = [probe for probe in self.probes if not probe.same_ids]
+        wrong = ids or [probe for probe in self.probes if not probe.holds]
+        what = "token ids" if ids else "vectors"
+        said = f"wrong {what} for {len(wrong)} of {len(self.probes)} probes"
+        if ids:
+            return f"{said} (the first: {wrong[0].text[:40]!r})"
+        cosines = [f"{probe.output:.6f} ({probe.text[:40]!r})" for probe in wrong]
+        return f"{said}: cosine to the file's own {cosines[0]}, but at least {MIN_COSINE} is needed"
 
     def describe(self) -> dict[str, Any]:
         """The verdict, ready for JSON."""
@@ -52,9 +80,14 @@ class Verdict:
 class Encodes(Protocol):
     """What can be verified: an Encoder, say."""
 
-    def encode(self, texts: list[str], /) -> NDArray[np.float32]:
+    def encode(self, texts: list[str], /, *, prompt: str | None = None) -> NDArray[np.float32]:
         """Vectors of texts, float32 (n, dim)."""
         ...
+
+
+def probe_ids(tokenizer: TextTokenizer, prompt: str, text: str) -> tuple[int, ...]:
+    """The token ids that the graph is given for a probe with the text of its ``prompt``."""
+    return tuple(sequences(tokenizer, [prompt + text], 0, "truncate").ids[0])
 
 
 def verify(file: ModelFile, encoder: Encodes) -> Verdict:
@@ -67,12 +100,24 @@ def verify(file: ModelFile, encoder: Encodes) -> Verdict:
     """
     if not file.probes:
         raise ModelError(f"{file.path}: the file has no probes to verify; export it again")
-    texts = [probe.text for probe in file.probes]
-    vectors = encoder.encode(texts)  # (probes, dim)
-    outputs = np.stack([probe.output for probe in file.probes])[:, : vectors.shape[1]]
-    references = np.stack([probe.reference for probe in file.probes])[:, : vectors.shape[1]]
-    found = cosines(vectors, outputs).tolist(), cosines(vectors, references).tolist()
-    return Verdict(tuple(map(ProbeResult, texts, *found)))
+    tokenizer = TextTokenizer(file.tokenizer_json, file.settings.max_tokens)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TruncationWarning)  # one probe is meant to be truncated
+        return Verdict(tuple(_result(file, tokenizer, encoder, probe) for probe in file.probes))
+
+
+def _result(
+    file: ModelFile, tokenizer: TextTokenizer, encoder: Encodes, probe: Probe
+) -> ProbeResult:
+    settings = file.settings
+    name = settings.default_prompt if probe.prompt is None else probe.prompt
+    ids = probe_ids(tokenizer, settings.prompts[name] if name else "", probe.text)
+    vector = encoder.encode([probe.text], prompt=probe.prompt)  # (1, dim)
+    dim = vector.shape[1]
+    output, reference = (
+        cosines(vector, values[None, :dim]).item() for values in (probe.output, probe.reference)
+    )
+    return ProbeResult(probe.text, probe.prompt, ids == probe.ids, output, reference)
 
 
 def prove(file: ModelFile, tokenizer: TextTokenizer, session: Session) -> float:
@@ -93,16 +138,10 @@ def prove(file: ModelFile, tokenizer: TextTokenizer, session: Session) -> float:
         raise ProviderError(
             f"{file.path}: {name} cannot run it: {error}; {instead_of(file)}"
         ) from error
-    results = [probe for verdict in verdicts for probe in verdict.probes]
     if all(verdict.holds for verdict in verdicts):
         return min(verdict.cosine for verdict in verdicts)
-    wrong = [probe for probe in results if not probe.output >= MIN_COSINE]
-    texts = len({probe.text for probe in wrong})
-    raise ProviderError(
-        f"{file.path}: {name} gives wrong vectors for {texts} of {len(file.probes)} probes: "
-        f"cosine to the file's own {wrong[0].output:.6f} ({wrong[0].text[:40]!r}), but at least "
-        f"{MIN_COSINE} is needed; {instead_of(file)}"
-    )
+    wrong = next(verdict for verdict in verdicts if not verdict.holds)
+    raise ProviderError(f"{file.path}: {name} gives {wrong.difference()}; {instead_of(file)}")
 
 
 @dataclass(frozen=True)
@@ -114,9 +153,10 @@ class _Direct:
     session: Session
     batch: int
 
-    def encode(self, texts: list[str], /) -> NDArray[np.float32]:
+    def encode(self, texts: list[str], /, *, prompt: str | None = None) -> NDArray[np.float32]:
         settings = self.file.settings
-        front = settings.prompts[settings.default_prompt] if settings.default_prompt else ""
+        name = settings.default_prompt if prompt is None else prompt
+        front = settings.prompts[name] if name else ""
         fitted = sequences(self.tokenizer, [front + text for text in texts], 0, "truncate")
         rows = [self.session.run(np.array([ids] * self.batch, np.int64))[-1] for ids in fitted.ids]
         return np.stack(rows)  # (n, dim)

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedge.errors import ClosedError, EmbedgeError, ModelError, ProviderError
-from embedge.modelfile.file import INPUTS, OUTPUT, ModelFile, read
+from embedge.modelfile.file import ModelFile, read
+from embedge.modelfile.signature import HIDDEN, INPUTS, OUTPUT
 from embedge.ort.fork_guard import in_forked_process, ort_call
 from embedge.ort.inference import load_session, one_line, out_of_memory
 from embedge.ort.memory import release_free_memory
@@ -78,9 +79,25 @@ class Session:
             ResourceError: there is not enough memory for them.
             ClosedError: the session was closed, before or meanwhile.
         """
+        vectors = self._fetch(OUTPUT, input_ids)
+        if vectors.shape != (len(input_ids), self._dim):
+            raise ModelError(
+                f"the graph gave vectors of shape {vectors.shape} for {len(input_ids)} texts, but "
+                f"says that they have {self._dim} components each; export the model again"
+            )
+        return vectors
+
+    def token_vectors(self, input_ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """What pooling reads: int64 (batch, sequence) to float32 (batch, sequence, hidden).
+
+        Raises as `run` does.
+        """
+        return self._fetch(HIDDEN, input_ids)
+
+    def _fetch(self, output: str, input_ids: NDArray[np.int64]) -> NDArray[np.float32]:
         feeds = dict(zip(INPUTS, (input_ids, np.ones_like(input_ids)), strict=True))
         try:
-            (vectors,) = self._run(feeds)
+            (values,) = self._run(output, feeds)
         except EmbedgeError:
             raise
         except Exception as error:  # onnxruntime's exceptions have no common base but this
@@ -92,26 +109,23 @@ class Session:
         if self._closed:
             release_free_memory()  # this call was the last to need what `close` left
             raise _closed_error()
-        if vectors.shape != (len(input_ids), self._dim):
-            raise ModelError(
-                f"the graph gave vectors of shape {vectors.shape} for {len(input_ids)} texts, but "
-                f"says that they have {self._dim} components each; export the model again"
-            )
-        return vectors
+        return values
 
     def close(self) -> None:
         """Release onnxruntime's session; calls in other threads end with ClosedError."""
         self._closed = True
         self._session = None
 
-    def _run(self, feeds: Mapping[str, NDArray[np.int64]]) -> list[NDArray[np.float32]]:
+    def _run(
+        self, output: str, feeds: Mapping[str, NDArray[np.int64]]
+    ) -> list[NDArray[np.float32]]:
         session = self._session
         if session is None:
             if self._closed:
                 raise _closed_error()
             session = self._session = self._load_again()
         with self._turn:
-            return ort_call(partial(session.run, [OUTPUT], feeds))
+            return ort_call(partial(session.run, [output], feeds))
 
     def abandon(self) -> None:
         """In a forked process: leave the session, whose threads are not there, for a new one.

@@ -24,6 +24,8 @@ class TextTokenizer:
     Attributes:
         max_tokens: longest sequence the model takes, special tokens included.
         capacity: how many tokens of a text fit, special tokens not included.
+        prefix_ids: special token ids in front of every text.
+        suffix_ids: special token ids behind every text.
     """
 
     def __init__(self, tokenizer_json: str, max_tokens: int) -> None:
@@ -33,9 +35,9 @@ class TextTokenizer:
             check_bounds(self._tokenizer)
             self._tokenizer.no_truncation()
             self._tokenizer.no_padding()
-            self._prefix, self._suffix = self._special_tokens()
+            self.prefix_ids, self.suffix_ids = self._special_tokens()
         self.max_tokens = max_tokens
-        self.capacity = max_tokens - len(self._prefix) - len(self._suffix)
+        self.capacity = max_tokens - len(self.prefix_ids) - len(self.suffix_ids)
         if self.capacity < 1:
             raise ModelError(f"max_tokens is {max_tokens}, which leaves no room for a text")
 
@@ -102,7 +104,7 @@ class TextTokenizer:
 
     def wrap(self, ids: Sequence[int]) -> list[int]:
         """Put the special tokens around at most ``capacity`` ids."""
-        return [*self._prefix, *ids[: self.capacity], *self._suffix]
+        return [*self.prefix_ids, *ids[: self.capacity], *self.suffix_ids]
 
     def _encode(
         self, batch: list[str], texts: Sequence[str], start: int, words: bool = False
