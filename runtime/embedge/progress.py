@@ -28,7 +28,7 @@ class StatusLine:
 
     def __init__(self, enabled: bool, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr  # None in a program without a console
-        self._enabled = enabled and _is_terminal(self._stream)
+        self._enabled = enabled and is_terminal(self._stream)
         self._line: Callable[[], str] | None = None
         self._length = 0
         self._drawn = time.monotonic()
@@ -81,7 +81,11 @@ class ProgressBar:
 
     def advance(self, count: int) -> None:
         """Add what is finished."""
-        self._done += count
+        self.move_to(self._done + count)
+
+    def move_to(self, done: int, total: int | None = None) -> None:
+        """Set what is finished in all; ``total`` is ignored."""
+        self._done = done
         self._status.show(self._line)
 
     def __exit__(self, *exception: object) -> None:
@@ -130,7 +134,8 @@ def check_progress(progress: Any) -> Progress:
     )
 
 
-def _is_terminal(stream: TextIO | None) -> bool:
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether a stream is an open terminal."""
     try:
         return stream is not None and stream.isatty()
     except ValueError:  # it is closed

@@ -25,8 +25,25 @@ def test_standard_input_has_no_end_that_is_known(clock: list[float], terminal: i
     assert terminal.getvalue() == "\r10 texts, 5/s, 30 tokens" * 2 + "\n"
 
 
-def test_nothing_is_drawn_where_there_is_no_terminal() -> None:
+def test_texts_count_from_the_first_micro_batch_on(
+    clock: list[float], terminal: io.StringIO
+) -> None:
+    with CorpusBar(True, lambda: None, State(texts=8), terminal) as bar:
+        clock[0] = 2.0
+        bar.encoded(32, 4096)
+        assert terminal.getvalue() == "\r40 texts, 16/s, 0 tokens"
+
+
+def test_a_line_a_minute_where_there_is_no_terminal(clock: list[float]) -> None:
     stream = io.StringIO()
-    with CorpusBar(True, lambda: 0.5, State(), stream) as bar:
-        bar.show(State(texts=10))
+    with CorpusBar(True, lambda: None, State(), stream) as bar:
+        for second in range(0, 130, 10):
+            clock[0] = float(second)
+            bar.show(State(texts=second))
+    lines = ["embedge: 60 texts, 1/s, 0 tokens\n", "embedge: 120 texts, 1/s, 0 tokens\n"]
+    assert stream.getvalue() == "".join(lines)
+    stream = io.StringIO()
+    with CorpusBar(False, lambda: None, State(), stream) as bar:
+        clock[0] = 1e6
+        bar.show(State(texts=1))
     assert stream.getvalue() == ""

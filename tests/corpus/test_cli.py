@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -77,21 +78,27 @@ def test_embed_files_and_print_a_summary(run: Command, encoder: Encoder) -> None
         "sha256": hashlib.sha256(Path("v.npy").read_bytes()).hexdigest(),
         "unchanged": False,
     }
-    assert err == "embedge: 1 texts were truncated to 16 tokens\n"
+    assert re.fullmatch(
+        rf"embedge: 5 texts, {sum(encoder.count_tokens(texts, prompt='passage'))} tokens in "
+        r"\d+\.\d s \([\d,]+ texts/s\): v\.npy\n"
+        r"embedge: 1 texts were truncated to 16 tokens\n",
+        err,
+    )
 
 
 def test_embed_with_all_options(run: Command, encoder: Encoder) -> None:
     Path("a.jsonl").write_text(Path("a.jsonl").read_text() + "\nno json\n")
     options = ["--field", "body", "--id", "key", "--on-error", "skip", "--dtype", "float16"]
-    out, err = run("embed", "a.jsonl", "--output", "v.npy", *options, "--dim", "8")
-    assert (out, err) == ("", "embedge: 1 rows were skipped: see v.npy.skipped\n")
+    out, err = run("embed", "a.jsonl", "--output", "v.npy", *options, "--dim", "8", "--quiet")
+    assert out == ""
+    assert err.splitlines()[1:] == ["embedge: 1 rows were skipped: see v.npy.skipped"]
     assert load("v.npy").dtype == np.float16
     assert load("v.npy").shape == (4, 8)
     assert json.loads(Path("v.npy.ids").read_text().splitlines()[3]) == "k3"
 
 
 def test_column_is_another_word_for_field(run: Command, encoder: Encoder) -> None:
-    assert run("embed", "a.jsonl", "--output", "v.npy", "--column", "body") == ("", "")
+    assert run("embed", "a.jsonl", "-qo", "v.npy", "--column", "body") == ("", "")
     assert np.array_equal(load("v.npy"), encoder.encode_document(TEXTS))
 
 
@@ -202,7 +209,7 @@ def test_a_corpus_that_is_none(run: Command) -> None:
         "duplicates", "v.npy", "--id", "key"
     )
     assert "no such file or folder: no.txt" in run.fails("search", "a", "no.txt")
-    assert "top should be 1 or more" in run.fails("search", "a", "a.txt", "--top", "0")
+    assert "expected a top of 1 or more" in run.fails("search", "a", "a.txt", "--top", "0")
 
 
 def test_skipped_rows_of_a_search_are_told(run: Command) -> None:
@@ -211,3 +218,71 @@ def test_skipped_rows_of_a_search_are_told(run: Command) -> None:
     assert len(out.splitlines()) == 1
     assert err.startswith("embedge: skipped a.jsonl, line 2: not valid JSON (")
     assert "a.jsonl, line 2: not valid JSON" in run.fails("duplicates", "a.jsonl")
+
+
+def test_columns_and_texts_are_kept(run: Command) -> None:
+    lines = [{"body": "a", "key": 7, "n": 1, "o": [1]}, {"body": "b", "key": 8, "o": None}]
+    Path("k.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    options = ["--field", "body", "--id", "key", "--with-text", "--keep", "n", "o"]
+    run("embed", "k.jsonl", "-o", "v.jsonl", *options)
+    found = [json.loads(line) for line in Path("v.jsonl").read_text().splitlines()]
+    kept = [{key: row[key] for key in row if key != "vector"} for row in found]
+    assert kept == [
+        {"id": 7, "n": 1, "o": [1], "body": "a"},
+        {"id": 8, "o": None, "body": "b"},
+    ]
+    assert "a .npy file has no columns" in run.fails("embed", "k.jsonl", "-o", "v.npy", *options)
+    message = "the column 'id' cannot be kept"
+    assert message in run.fails("embed", "k.jsonl", "-o", "w.jsonl", *options, "--keep", "id")
+    parquet = pytest.importorskip("pyarrow.parquet", reason="needs pip install 'embedge[corpus]'")
+    run("embed", "k.jsonl", "-o", "v.parquet", *options)
+    table = parquet.read_table("v.parquet").drop_columns(["vector"])
+    assert table.to_pydict() == {
+        "id": [7, 8], "n": [1, None], "o": ["[1]", None], "body": ["a", "b"],
+    }  # fmt: skip
+
+
+def test_output_to_standard_output(run: Command, encoder: Encoder) -> None:
+    Path("a.jsonl").write_text(Path("a.jsonl").read_text() + "\nno json\n")
+    options = ["--field", "body", "--id", "key", "--on-error", "skip", "--with-text", "--quiet"]
+    out, err = run("embed", "a.jsonl", "-o", "-", *options)
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [(row["id"], row["body"]) for row in rows] == [
+        (f"k{i}", text) for i, text in enumerate(TEXTS)
+    ]
+    vectors = np.array([row["vector"] for row in rows], np.float32)
+    assert np.array_equal(vectors, encoder.encode_document(TEXTS))
+    assert err.startswith("embedge: skipped a.jsonl, line 5: not valid JSON")
+    assert sorted(path.name for path in Path().iterdir()) == ["a.jsonl", "a.txt"]
+
+
+def test_many_queries(run: Command) -> None:
+    run("embed", "a.txt", "-o", "v.npy")
+    Path("q.txt").write_text("a b\nc\n")
+    expected = [
+        json.dumps({"query": query, **json.loads(line)})
+        for query in ("a b", "c")
+        for line in run("search", query, "v.npy", "-n", "2", "--json")[0].splitlines()
+    ]
+    out, _ = run("search", "--queries", "q.txt", "v.npy", "-n", "2", "--json")
+    assert out.splitlines() == expected
+    out, _ = run("search", "--queries", "q.txt", "a.txt", "-n", "1")
+    assert [line.split("\t")[0] for line in out.splitlines()] == ["a b", "c"]
+    assert "expected files to search after the query, got none" in run.fails("search", "a b")
+
+
+def test_a_dim_that_the_model_was_not_trained_for_is_told(run: Command) -> None:
+    _, err = run("embed", "a", "--dim", "8")
+    assert "the model was not trained to be cut to --dim 8, which costs quality" in err
+    assert run("embed", "a", "--dim", "16")[1] == ""
+
+
+def test_another_jobs_output_is_not_overwritten(run: Command) -> None:
+    run("embed", "a.txt", "-o", "v.npy")
+    Path("b.txt").write_text("another")
+    assert "v.npy: the file exists" in run.fails("embed", "b.txt", "-o", "v.npy")
+    assert len(load("v.npy")) == 4
+    _, err = run("embed", "a.txt", "-o", "v.npy")
+    assert err == "embedge: v.npy holds the vectors of these rows already; nothing was written\n"
+    run("embed", "b.txt", "-o", "v.npy", "--force")
+    assert len(load("v.npy")) == 1

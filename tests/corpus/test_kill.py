@@ -80,7 +80,7 @@ Journal.append = interrupted
 """
 
 
-@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130)])
+@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
 def test_a_signal(name: str, status: int, model_file: Path, tmp_path: Path, whole: bytes) -> None:
     first = SIGNAL_AT_A_COMMIT.format(name=name)
     stopped = subprocess.run(command(model_file, tmp_path, first), capture_output=True, text=True)

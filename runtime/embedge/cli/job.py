@@ -1,16 +1,19 @@
 """`embedge embed --output`: a corpus into a file of vectors."""
 
 import argparse
+import sys
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
-from embedge.cli.reading import find_given
+from embedge.cli.reading import STDOUT, add_quiet_argument, find_given, say_skipped
 from embedge.cli.streams import print_json, say
 from embedge.corpus.files import real_path
 from embedge.corpus.inputs import Corpus
-from embedge.corpus.job import JobOptions, embed_corpus
+from embedge.corpus.job import JobOptions, Summary, embed_corpus
 from embedge.corpus.journal import journal_path
 from embedge.corpus.layout import LAYOUTS
+from embedge.corpus.lines import embed_lines
 from embedge.corpus.output import sidecar
 from embedge.encoder import Encoder
 
@@ -19,34 +22,86 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `embedge embed` takes for a job."""
     group = parser.add_argument_group("output")
     group.add_argument(
-        "-o", "--output", type=Path, metavar="VECTORS", help="write the vectors to this file"
+        "-o",
+        "--output",
+        type=Path,
+        metavar="VECTORS",
+        help="write the vectors to this file, or - for lines of JSON",
     )
     group.add_argument(
         "--dtype", choices=LAYOUTS, default="float32", help="of the output (default: float32)"
     )
     group.add_argument(
+        "--keep",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME",
+        help="fields or columns of the input to write beside the vectors (not into .npy)",
+    )
+    group.add_argument(
+        "--with-text", action="store_true", help="write the texts beside the vectors, too"
+    )
+    group.add_argument(
         "--force", action="store_true", help="overwrite a file that another job has left there"
     )
+    add_quiet_argument(group)
 
 
 def run_job(arguments: argparse.Namespace, encoder: Encoder) -> int:
-    """Embed files or standard input into ``arguments.output``."""
+    """Embed files or standard input into ``arguments.output``, or as lines of JSON for "-"."""
     output: Path = arguments.output
-    corpus = Corpus(find_given(arguments, arguments.text, output), arguments.field, arguments.id)
+    keep = list(arguments.keep)
+    if arguments.with_text:
+        keep.append(arguments.field or "text")
+    sources = find_given(arguments, arguments.text, None if output == STDOUT else output)
+    corpus = Corpus(sources, arguments.field, arguments.id, keep)
+    if output == STDOUT:
+        return _print_lines(arguments, encoder, corpus)
     try:
-        summary = embed_corpus(encoder, corpus, output, _options(arguments), progress=True)
+        summary = embed_corpus(
+            encoder, corpus, output, _options(arguments), progress=not arguments.quiet
+        )
     except KeyboardInterrupt:
         if journal_path(real_path(output)).exists():
             say("interrupted; rerun the same command to resume")
         raise
-    if summary.unchanged:
-        say(f"{output} holds the vectors of these rows already; nothing was written")
     if arguments.json:
         print_json(asdict(summary))
+    if not arguments.quiet:
+        _say_done(summary)
     if summary.truncated:
         say(f"{summary.truncated} texts were truncated to {encoder.max_tokens} tokens")
     if summary.skipped:
         say(f"{summary.skipped} rows were skipped: see {sidecar(output, 'skipped')}")
+    return 0
+
+
+def _say_done(summary: Summary) -> None:
+    if summary.unchanged:
+        say(f"{summary.output} holds the vectors of these rows already; nothing was written")
+        return
+    rate = summary.texts / max(summary.seconds, 1e-3)
+    say(
+        f"{summary.texts:,} texts, {summary.tokens:,} tokens in {summary.seconds:.1f} s "
+        f"({rate:,.0f} texts/s): {summary.output}"
+    )
+
+
+def _print_lines(arguments: argparse.Namespace, encoder: Encoder, corpus: Corpus) -> int:
+    lines = embed_lines(
+        encoder,
+        corpus,
+        _options(arguments),
+        skipped=say_skipped,
+        progress=not arguments.quiet,
+    )
+    with closing(lines):
+        for line in lines:
+            sys.stdout.write(line.decode())
+            sys.stdout.flush()
+    if encoder.truncated:
+        say(f"{encoder.truncated} texts were truncated to {encoder.max_tokens} tokens")
     return 0
 
 

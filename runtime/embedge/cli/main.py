@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from embedge import __version__
 from embedge.cli.commands import COMMANDS, command_parser
+from embedge.cli.signals import Terminated, sigterm_raises
 from embedge.cli.streams import plain_warnings, say, use_utf8
 from embedge.errors import EmbedgeError
 
@@ -20,13 +21,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     try:
-        status = _dispatch(arguments)
+        with sigterm_raises():
+            status = _dispatch(arguments)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of our output has left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except KeyboardInterrupt:
-        return 130
+    except KeyboardInterrupt as stopped:
+        return 143 if isinstance(stopped, Terminated) else 130
     except EmbedgeError as error:
         say(str(error))
         return 2

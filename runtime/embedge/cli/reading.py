@@ -21,6 +21,7 @@ from embedge.modelfile.default import default_model
 from embedge.modelfile.file import read
 
 READING = {"field": None, "id": None, "format": "txt", "on_error": "stop"}  # and the defaults
+STDOUT = Path("-")
 
 
 def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +45,13 @@ def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
         choices=get_args(OnError),
         default="stop",
         help="at a bad row, stop, or skip it and say so (default: stop)",
+    )
+
+
+def add_quiet_argument(group: argparse._ArgumentGroup) -> None:
+    """Add how to leave out what is only told."""
+    group.add_argument(
+        "-q", "--quiet", action="store_true", help="no progress and no count at the end"
     )
 
 
@@ -87,12 +95,16 @@ def find_given(
 
 def make_encoder(arguments: argparse.Namespace, dim: int | None = None) -> Encoder:
     """The Encoder that the options describe."""
-    return Encoder(
+    encoder = Encoder(
         model_path(arguments.model),
         providers=arguments.providers,
         threads=arguments.threads,
         dim=dim,
     )
+    if dim is not None and dim not in (encoder.info["dim"], *encoder.info["matryoshka_dims"]):
+        trained = ", ".join(map(str, encoder.info["matryoshka_dims"])) or "none but its own"
+        say(f"the model was not trained to be cut to --dim {dim}, which costs quality ({trained})")
+    return encoder
 
 
 @contextmanager
@@ -107,7 +119,9 @@ def corpus_vectors(
         sources = find_given(arguments, arguments.corpus)
         corpus = Corpus(sources, arguments.field, arguments.id)
         options = RowOptions(on_error=arguments.on_error)
-        with embed_now(encoder, corpus, options, skipped=_say_skipped, progress=True) as vectors:
+        with embed_now(
+            encoder, corpus, options, skipped=say_skipped, progress=not arguments.quiet
+        ) as vectors:
             yield vectors, encoder
         return
     if len(arguments.corpus) > 1:
@@ -122,10 +136,11 @@ def corpus_vectors(
         yield vectors, None
 
 
-def shown(key: int | str, text: str | None) -> list[str]:
-    """Id and text, each on one line."""
-    return [" ".join(str(value).split()) for value in (key, text) if value is not None]
+def one_line(*values: int | str | None) -> list[str]:
+    """Those of some values that there are, each on one line."""
+    return [" ".join(str(value).split()) for value in values if value is not None]
 
 
-def _say_skipped(row: BadRow) -> None:
+def say_skipped(row: BadRow) -> None:
+    """Tell which row was left out, and why."""
     say(f"skipped {row.file}, line {row.line}: {row.reason}")

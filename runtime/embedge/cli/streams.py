@@ -15,7 +15,7 @@ def use_utf8() -> None:
     """Texts are read as UTF-8, and written so, whatever the console's encoding."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
 def say(message: str) -> None:

@@ -1,20 +1,25 @@
-"""The progress bar of a job: texts, speed, tokens, truncated and skipped rows, time left."""
+"""The progress of a job: texts, speed, tokens, truncated and skipped rows, time left."""
 
+import sys
 import time
 from collections.abc import Callable
-from typing import TextIO
+from typing import Self, TextIO
 
 from embedge.corpus.journal import State
-from embedge.progress import ProgressBar
+from embedge.progress import StatusLine, bar, is_terminal
 
 _WIDTH = 20
+_SECONDS_BETWEEN_LINES = 60.0
 
 
-class CorpusBar(ProgressBar):
-    """A bar whose end is told by the share of the input's bytes that has been read.
+class CorpusBar:
+    """Shows how far a job is, by the share of the input's bytes that has been read.
+
+    On a terminal it is one line, drawn again and again; elsewhere a line a minute. Use as a context
+    manager, and `show` and `encoded` from one thread.
 
     Args:
-        enabled: draw, where the stream is a terminal.
+        enabled: show anything.
         fraction: gives that share, 0 to 1, or None where it is not known.
         state: where the job starts.
         stream: standard error by default.
@@ -27,23 +32,45 @@ class CorpusBar(ProgressBar):
         state: State,
         stream: TextIO | None = None,
     ) -> None:
-        super().__init__(None, enabled, stream)
+        self._stream = stream or sys.stderr
+        self._status = StatusLine(enabled, self._stream)
+        self._prints = enabled and self._stream is not None and not is_terminal(self._stream)
         self._fraction = fraction
         self._first = self._state = state
+        self._ahead = 0  # texts encoded since that state
         self._began = fraction() or 0.0
+        self._start = self._printed = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._status.__exit__(*exception)
 
     def show(self, state: State) -> None:
-        """Redraw, at most ten times a second."""
-        texts = state.texts - self._state.texts
-        self._state = state
-        self.advance(texts)
+        """Show a state of the job."""
+        self._state, self._ahead = state, 0
+        self._update()
+
+    def encoded(self, texts: int, of: int | None = None) -> None:
+        """Show how many texts beyond the state are encoded."""
+        self._ahead = texts
+        self._update()
+
+    def _update(self) -> None:
+        self._status.show(self._line)
+        now = time.monotonic()
+        if self._prints and now - self._printed >= _SECONDS_BETWEEN_LINES:
+            self._printed = now
+            self._stream.write(f"embedge: {self._line()}\n")
+            self._stream.flush()
 
     def _line(self) -> str:
         seconds = max(time.monotonic() - self._start, 1e-9)
-        state = self._state
+        state, texts = self._state, self._state.texts + self._ahead
         parts = [
-            f"{state.texts:,} texts",
-            f"{(state.texts - self._first.texts) / seconds:.0f}/s",
+            f"{texts:,} texts",
+            f"{(texts - self._first.texts) / seconds:.0f}/s",
             f"{state.tokens:,} tokens",
         ]
         for count, what in ((state.truncated, "truncated"), (state.skipped, "skipped")):
@@ -55,8 +82,7 @@ class CorpusBar(ProgressBar):
         if done > self._began:
             left = seconds * (1 - done) / (done - self._began)
             parts.append(f"{_duration(left)} left")
-        filled = int(_WIDTH * done)
-        return f"{'█' * filled}{'░' * (_WIDTH - filled)} {done:4.0%} {', '.join(parts)}"
+        return f"{bar(done, _WIDTH)} {done:4.0%} {', '.join(parts)}"
 
 
 def _duration(seconds: float) -> str:

@@ -1,6 +1,6 @@
 """Rows to vectors, in chunks of bounded size; what cannot be encoded is a bad row."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -78,9 +78,11 @@ def encode_rows(
     rows: Iterable[Row | BadRow],
     first: int = 0,
     options: RowOptions | None = None,
+    encoded: Callable[[int, int | None], object] = lambda done, total: None,
 ) -> Iterator[Chunk]:
     """Encode rows; the first is number ``first`` of the corpus.
 
+    ``encoded`` is called after each micro-batch, with the texts of the chunk that are done.
     Texts that are equal are encoded once a chunk: equal texts have equal vectors, to the last bit.
     With ``on_error="stop"`` a bad row makes its chunk the last one, which holds the rows before it.
 
@@ -106,7 +108,9 @@ def encode_rows(
                 tokens += count
                 truncated += options.overflow == "truncate" and count > encoder.max_tokens
         place = {text: i for i, text in enumerate(dict.fromkeys(row.text for _, row in good))}
-        distinct = encoder.encode(list(place), prompt=prompt, overflow=options.overflow)
+        distinct = encoder.encode(
+            list(place), prompt=prompt, overflow=options.overflow, progress=encoded
+        )
         vectors = distinct[[place[row.text] for _, row in good]] if good else distinct
         if bad and options.on_error == "stop":
             stopped = bad[0][1]

@@ -86,7 +86,7 @@ def embed_corpus(
         output: path ending in .npy, .jsonl, .parquet or .arrow; see `embedge.corpus.output`.
             Symbolic links are followed, and an existing file's permissions kept.
         options: how; the defaults of JobOptions.
-        progress: draw a bar on standard error, where that is a terminal.
+        progress: draw a bar on standard error, or print a line a minute where that is no terminal.
 
     Raises:
         CorpusError: a bad row, an input that cannot be read, a full disk, a file that is there
@@ -163,7 +163,8 @@ class _Job:
     def run(self, journal: Journal, reader: RowReader, bar: CorpusBar) -> None:
         """Encode and commit, chunk by chunk."""
         start = time.monotonic()
-        for chunk in encode_rows(self._encoder, reader, journal.state.read, self._options):
+        first = journal.state.read
+        for chunk in encode_rows(self._encoder, reader, first, self._options, bar.encoded):
             now, state = time.monotonic(), journal.state
             reader.count(chunk.read)
             journal.append(

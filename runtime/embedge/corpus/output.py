@@ -47,11 +47,16 @@ def check_output(path: Path, keep: Sequence[str] = ()) -> None:
         reason = "a .npy file has no columns; use .parquet, .arrow or .jsonl to keep some"
     if reason:
         raise OptionError(f"--output {path} cannot be written: {reason}")
+    check_columns(keep)
+    if is_arrow(path):
+        arrow.require()
+
+
+def check_columns(keep: Sequence[str]) -> None:
+    """Raise OptionError for a kept column that has the name of one of the output's own."""
     for name in keep:
         if name in RESERVED:
             raise OptionError(f"the column {name!r} cannot be kept: the output has one of its own")
-    if is_arrow(path):
-        arrow.require()
 
 
 def is_arrow(path: Path) -> bool:
@@ -164,7 +169,7 @@ def jsonl_lines(batch: Batch) -> Iterator[bytes]:
     """The lines of a .jsonl output."""
     for key, vector, columns in zip(batch[0], batch[1].tolist(), batch[2], strict=True):
         row = {"id": key, "vector": vector, **columns}
-        yield json.dumps(row, ensure_ascii=False).encode() + b"\n"
+        yield json.dumps(row, ensure_ascii=False, default=str).encode() + b"\n"
 
 
 def _write_jsonl(stream: BinaryIO, content: Content) -> None:

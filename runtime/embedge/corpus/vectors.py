@@ -93,7 +93,7 @@ def embed_now(
         corpus: the rows; iterated over once.
         options: how; the defaults of RowOptions.
         skipped: is called with each bad row that ``on_error="skip"`` leaves out.
-        progress: draw a bar on standard error, where that is a terminal.
+        progress: draw a bar on standard error, or print a line a minute where that is no terminal.
 
     Raises:
         CorpusError: a row is bad and ``on_error`` is "stop", or there is no room for the file.
@@ -101,7 +101,7 @@ def embed_now(
     with temporary() as vectors, temporary() as texts, closing(iter(corpus)) as read:
         state = State()
         with CorpusBar(progress, corpus.fraction, state) as bar, no_room():
-            for chunk in encode_rows(encoder, read, 0, options):
+            for chunk in encode_rows(encoder, read, 0, options, bar.encoded):
                 for key, (_, row) in zip(chunk.ids, chunk.good, strict=True):
                     texts.write(json.dumps([key, row.text]).encode() + b"\n")
                 for _, left_out in chunk.bad:
