@@ -69,3 +69,7 @@ class NotesIndex:
             scores = self._encoder.similarity(vector, vectors)[0]  # (notes,)
             hits += [(float(scores[row]), notes[row]) for row in np.argsort(-scores)[:count]]
         return sorted(hits, key=lambda hit: -hit[0])[:count]
+
+    def close(self) -> None:
+        """Give back the model's memory."""
+        self._encoder.close()

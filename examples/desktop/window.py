@@ -92,7 +92,7 @@ class Searcher(QThread):
 
     def __init__(self, index: NotesIndex) -> None:
         super().__init__()
-        self._index = index
+        self.index = index
         self._queries: SimpleQueue[str | None] = SimpleQueue()
 
     def ask(self, query: str | None) -> None:
@@ -107,7 +107,7 @@ class Searcher(QThread):
                 query = self._queries.get()
             if query is None:
                 return
-            self.found.emit(query, self._index.search(query) if query.strip() else [])
+            self.found.emit(query, self.index.search(query) if query.strip() else [])
 
 
 class Window(QWidget):
@@ -179,6 +179,8 @@ class Window(QWidget):
             self.searcher.ask(None)
             self.searcher.wait()
         self.indexer.wait()
+        if self.searcher is not None:
+            self.searcher.index.close()
         event.accept()
 
 

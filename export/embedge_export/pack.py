@@ -11,6 +11,7 @@ from typing import Any
 import onnx
 
 import embedge
+from embedge.corpus import files
 from embedge.errors import ExportError
 from embedge.modelfile.file import metadata, parse
 from embedge.modelfile.operators import canonical_domain
@@ -112,11 +113,11 @@ def atomic(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
+        with temporary.open("r+b") as stream:  # Windows flushes no file that is only read
+            files.sync(stream.fileno())
         mask = os.umask(0)
         os.umask(mask)
         temporary.chmod(0o666 & ~mask)  # mkstemp gives 0600; a model file is like any other
-        temporary.replace(path)
+        files.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        files.remove(temporary)

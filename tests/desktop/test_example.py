@@ -86,6 +86,10 @@ class Endless:
 
     def __init__(self) -> None:
         self.threads: set[int] = set()
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
 
     def encode_document(self, texts: list[str], *, overflow: str, progress: Any) -> None:
         self.threads.add(threading.get_ident())
@@ -118,7 +122,7 @@ def test_the_index_gives_the_best_first_and_grows(default_encoder: Encoder) -> N
     np.testing.assert_allclose([score for score, _ in hits], sorted(expected)[::-1], atol=1e-6)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def default_encoder() -> Encoder:
     return Encoder(threads=1)
 
@@ -145,9 +149,11 @@ def test_cancelling_ends_the_work_and_says_what_can_be_searched(folder: Path, sh
 
 
 def test_closing_in_the_middle_ends_both_threads(folder: Path, show: Any) -> None:
-    window = show(folder, Endless)
+    encoder = Endless()
+    window = show(folder, lambda: encoder)
     wait_for(window.indexer.progress)
     assert window.close()
+    assert encoder.closed
     assert window.indexer.isFinished()
     assert window.searcher.isFinished()
 

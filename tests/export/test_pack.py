@@ -1,3 +1,5 @@
+import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -152,4 +154,21 @@ def test_atomic_leaves_the_old_file_on_failure(tmp_path: Path) -> None:
     with atomic(path) as temporary:
         temporary.write_text("new")
     assert path.read_text() == "new"
-    assert path.stat().st_mode & 0o077 == 0o044
+    if sys.platform != "win32":  # whose files have no such permissions
+        assert path.stat().st_mode & 0o077 == 0o044
+
+
+def test_atomic_makes_the_file_durable_before_it_takes_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, steps = tmp_path / "file", []
+
+    def sync(descriptor: int) -> None:
+        os.write(descriptor, b"")  # fails where it is open for reading only
+        steps.append((os.fstat(descriptor).st_size, path.exists()))
+
+    monkeypatch.setattr("embedge.corpus.files.sync", sync)
+    with atomic(path) as temporary:
+        temporary.write_bytes(b"whole")
+    assert steps == [(5, False)]
+    assert path.read_bytes() == b"whole"

@@ -35,7 +35,7 @@ def write_synced(path: Path, write: Callable[[BinaryIO], object], like: Path) ->
             shutil.copymode(like, path)
         write(stream)
         stream.flush()
-        _sync(stream.fileno())
+        sync(stream.fileno())
 
 
 def replace(new: Path, target: Path) -> None:
@@ -48,19 +48,7 @@ def remove(path: Path) -> None:
     _retry(lambda: path.unlink(missing_ok=True))
 
 
-def sync_folder(folder: Path) -> None:
-    """Make renames in a folder durable. Windows cannot open folders, and needs no such call."""
-    if sys.platform == "win32":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # some network file systems refuse it
-            _sync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sync(descriptor: int) -> None:
+def sync(descriptor: int) -> None:
     """Flush a file to the disk; on macOS fsync alone leaves it in the drive's cache."""
     if sys.platform == "darwin":
         fcntl = importlib.import_module("fcntl")
@@ -68,6 +56,18 @@ def _sync(descriptor: int) -> None:
             fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
             return
     os.fsync(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder durable. Windows cannot open folders, and needs no such call."""
+    if sys.platform == "win32":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network file systems refuse it
+            sync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _retry(action: Callable[[], object]) -> None:
