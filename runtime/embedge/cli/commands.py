@@ -23,6 +23,7 @@ COMMANDS = (
     Command("embed", "make the vectors of texts, files or folders", "embedge.cli.embed"),
     Command("search", "print the texts most like a query", "embedge.cli.search"),
     Command("duplicates", "print groups of near-duplicates", "embedge.cli.duplicates"),
+    Command("serve", "answer other programs over pipes or HTTP", "embedge.cli.serve"),
     Command("info", "show what is in a model file", "embedge.cli.info"),
     Command("verify", "run a file's probes on this machine", "embedge.cli.verify"),
     # The one reach upwards: the exporter is an extra, found only when asked for.

@@ -1,0 +1,1 @@
+"""An Encoder as a server, over pipes or HTTP; knows no files of texts and no framework."""
