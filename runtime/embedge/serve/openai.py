@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from embedge.encoder import DOCUMENT_PROMPTS, QUERY_PROMPTS, Encoder
+from embedge.encoder import Encoder
 from embedge.errors import EmbedgeError, OptionError, TextError
 from embedge.serve.requests import (
     Request,
@@ -17,6 +17,7 @@ from embedge.serve.requests import (
 )
 from embedge.serve.scheduler import Result
 from embedge.serve.vectors import FORMATS, json_vectors
+from embedge.text.prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS, first_prompt
 
 # OpenAI's own, and three that are not: prompt, input_type, overflow.
 FIELDS = (
@@ -108,7 +109,8 @@ def _prompt(encoder: Encoder, fields: Mapping[str, Any]) -> Any:
         return fields.get("prompt")
     if "prompt" in fields:
         raise RequestError("expected prompt or input_type, got both; leave one out")
-    return encoder._first_prompt(INPUT_TYPES[choice(fields, "input_type", tuple(INPUT_TYPES))])
+    names = INPUT_TYPES[choice(fields, "input_type", tuple(INPUT_TYPES))]
+    return first_prompt(encoder.info["prompts"], names)
 
 
 def _dimensions(encoder: Encoder, fields: Mapping[str, Any]) -> int:
