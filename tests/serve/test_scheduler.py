@@ -1,5 +1,6 @@
 """The scheduler: whose turn it is, what is shared, cancelling, faults, and the same bits."""
 
+import pickle
 import queue
 import random
 import threading
@@ -56,7 +57,7 @@ def test_a_short_request_is_answered_before_the_long_one_that_came_first(
 
 def encoder_of(encoder: Encoder) -> Encoder:
     """The same model, without a gate."""
-    return encoder.__reduce__()[0]()
+    return pickle.loads(pickle.dumps(encoder))
 
 
 def test_waiting_requests_share_micro_batches_of_equal_length(

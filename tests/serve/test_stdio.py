@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -230,7 +231,7 @@ def test_cancel_answers_at_once_and_stops(encoder: Encoder, gated: GatedPipeline
 def test_an_id_still_running_is_refused_and_its_request_goes_on(
     encoder: Encoder, gated: GatedPipeline
 ) -> None:
-    again = encoder.__reduce__()[0]()  # without the gate
+    again = pickle.loads(pickle.dumps(encoder))  # without the gate
     with pipes(encoder, gated) as server:
         server.send({"id": "x", "texts": ["b"]})
         gated.wait_for_batch()
