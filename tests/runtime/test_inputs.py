@@ -1,3 +1,4 @@
+from collections import ChainMap
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,12 +21,40 @@ from embedge.text.inputs import iterate, windows
         np.array(["a", "b"]),
         np.array(["a", "b"], dtype=object),
         pd.Series(["a", "b"], index=[7, 9]),
-        {"a": 1, "b": 2},
+        {"a": 1, "b": 2}.keys(),
     ],
     ids=lambda texts: type(texts).__name__,
 )
 def test_any_container_of_str(texts: Any) -> None:
     assert list(windows(iterate(texts), "")) == [(0, ["a", "b"])]
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        {"q1": "What?", "q2": "Where?"},
+        ChainMap({"a": "b"}),
+        pd.DataFrame({"text": ["one", "two"]}),
+    ],
+    ids=lambda texts: type(texts).__name__,
+)
+def test_keys_and_column_names_are_not_taken_for_texts(texts: Any) -> None:
+    message = f"type {type(texts).__name__}, which iterates over keys or column names instead of"
+    with pytest.raises(TextError, match=message):
+        iterate(texts)
+
+
+def test_a_table_with_column_names_of_its_own_kind_is_refused() -> None:
+    """As those of datasets and pyarrow: their rows are no texts."""
+
+    class Table:
+        column_names = ("text",)
+
+        def __iter__(self) -> Iterator[str]:
+            return iter(self.column_names)
+
+    with pytest.raises(TextError, match="one column"):
+        iterate(Table())
 
 
 @pytest.mark.parametrize("texts", [b"ab", bytearray(b"ab"), None, 3, 1.5, object()])

@@ -1,6 +1,7 @@
 """Texts longer than the model takes; the tiny model takes 8 tokens, 2 of them special."""
 
 import re
+import tracemalloc
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from tokenizers.processors import TemplateProcessing
 
+import embedge.text.tokenizer
 from embedge import Encoder, OptionError, TextError, TextTooLongError, TruncationWarning
 from embedge.similarity import unit
 from embedge.text.overflow import mean_of_windows, sequences
@@ -46,9 +48,9 @@ def test_a_text_that_just_fits_is_not_cut(encoder: Encoder) -> None:
 
 
 @pytest.mark.parametrize("repeats", [1, 20_000])
-def test_error_names_the_text_its_tokens_and_the_limit(encoder: Encoder, repeats: int) -> None:
+def test_error_names_the_text_and_the_limit(encoder: Encoder, repeats: int) -> None:
     message = (
-        f"text 5001 has {7 * repeats + 2} tokens, but the model takes 8; shorten it, or use "
+        "text 5001 has more than 8 tokens, which is all that the model takes; shorten it, or use "
         "overflow='truncate' or 'mean'"
     )
     texts = ["a"] * 5001 + [f"{SEVEN} " * repeats, SEVEN]
@@ -133,20 +135,62 @@ def test_an_overflow_that_there_is_not_is_refused(encoder: Encoder, overflow: An
 def test_sequences_know_their_texts() -> None:
     tokenizer = TextTokenizer(tiny.TOKENIZER, 4)
     fitted = sequences(tokenizer, ["a", "a b a b b", ""], 0, "mean")
-    assert fitted.ids == [
+    assert [list(ids) for ids in fitted.ids] == [
         [CLS, A, SEP], [CLS, A, B, SEP], [CLS, A, B, SEP], [CLS, B, SEP], [CLS, SEP]
     ]  # fmt: skip
     assert fitted.first.tolist() == [True, True, False, False, True]
     assert fitted.cut == 0
 
 
-@pytest.mark.parametrize("overflow", ["error", "mean"])
-def test_a_surrogate_far_inside_a_long_text_is_named(encoder: Encoder, overflow: Any) -> None:
+def test_a_surrogate_far_inside_a_long_text_is_named(encoder: Encoder) -> None:
     text = "a b " * 30_000 + "\ud800"
     message = re.escape("text 2 holds a lone surrogate (U+D800) at character 120000")
     with pytest.raises(TextError, match=message) as caught:
-        encoder.encode(["a", "b", text], overflow=overflow)
+        encoder.encode(["a", "b", text], overflow="mean")
     assert caught.value.position == 2
+
+
+@pytest.mark.parametrize("overflow", ["truncate", "error"])
+def test_a_long_text_is_read_only_until_it_is_too_long(
+    overflow: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a hundred pieces the first is enough to know."""
+    monkeypatch.setattr(embedge.text.tokenizer, "_PIECE_CHARACTERS", 20)
+    tokenizer = TextTokenizer(tiny.TOKENIZER, 8)
+    read: list[str] = []
+    encode = tokenizer._encode
+
+    def noted(batch: list[str], *rest: Any, **more: Any) -> list[Any]:
+        read.extend(text for text in batch if text)
+        return encode(batch, *rest, **more)
+
+    monkeypatch.setattr(tokenizer, "_encode", noted)
+    try:
+        sequences(tokenizer, ["a " * 1000], 0, overflow)
+    except TextTooLongError:
+        assert overflow == "error"
+    assert len(read) == 1
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda tokenizer, text: tokenizer.count([text]),
+        lambda tokenizer, text: sum(1 for _ in tokenizer.windows(text)),
+        lambda tokenizer, text: sequences(tokenizer, [text], 0, "truncate"),
+    ],
+    ids=["count", "windows", "truncate"],
+)
+def test_memory_does_not_grow_with_the_length_of_a_text(work: Any) -> None:
+    """A list of a million token ids would be 8 MB of references and 28 MB of integers."""
+    tokenizer = TextTokenizer(tiny.TOKENIZER, 8)
+    text = "a b c cab " * 400_000  # 2.4 million tokens
+    work(tokenizer, "a")
+    tracemalloc.start()
+    work(tokenizer, text)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 3 * 2**20
 
 
 def test_a_text_without_tokens_for_a_model_without_special_tokens_is_named(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
-"""What people pass as texts: checked item by item, read in windows of bounded size."""
+"""Validate input texts item by item, and read them in windows of bounded size."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from embedge.errors import TextError
@@ -12,7 +12,18 @@ _WINDOW_CHARACTERS = 2**22
 
 
 def iterate(texts: Any) -> Iterator[Any]:
-    """Iterate over a str's container; raises TextError for bytes and what is not iterable."""
+    """Iterate over an iterable of str.
+
+    Raises:
+        TextError: ``texts`` is bytes, not iterable, or iterates over its keys or column names.
+    """
+    if _has_keys(texts):
+        raise TextError(
+            f"texts are of type {type(texts).__name__}, which iterates over keys or column names "
+            "instead of texts; give the texts themselves: data.values(), or one column "
+            "(data['text'])",
+            0,
+        )
     if not isinstance(texts, (bytes, bytearray)):
         try:
             return iter(texts)
@@ -20,6 +31,13 @@ def iterate(texts: Any) -> Iterator[Any]:
             pass
     raise TextError(
         f"texts are of type {type(texts).__name__}, but should be a str or an iterable of str", 0
+    )
+
+
+def _has_keys(texts: Any) -> bool:
+    """Whether ``texts`` is a mapping or a table: a dict, a data frame, a data set."""
+    return isinstance(texts, Mapping) or any(
+        hasattr(type(texts), name) for name in ("columns", "column_names")
     )
 
 

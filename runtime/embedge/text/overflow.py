@@ -79,26 +79,27 @@ def sequences(
         TextTooLongError: a text does not fit, under "error".
         TextError: a text has no tokens at all, or is not valid Unicode.
     """
-    found: list[list[int]] = []
+    found: list[list[int] | NDArray[np.int32]] = []
     first: list[bool] = []
     cut = 0
     for index, ids in enumerate(tokenizer.ids(texts, start, tokenizer.capacity)):
-        position, runs = start + index, [ids]
+        position, own = start + index, len(found)
         if len(ids) > tokenizer.capacity:
             if overflow == "error":
-                (tokens,) = tokenizer.count([texts[index]], position)
                 raise TextTooLongError(
-                    f"text {position} has {tokens} tokens, but the model takes "
-                    f"{tokenizer.max_tokens}; shorten it, or use overflow='truncate' or 'mean'",
+                    f"text {position} has more than {tokenizer.max_tokens} tokens, which is all "
+                    "that the model takes; shorten it, or use overflow='truncate' or 'mean'",
                     position,
                 )
             if overflow == "mean":
-                runs = tokenizer.windows(texts[index], position)
+                for run in tokenizer.windows(texts[index], position):
+                    found.append(np.array(tokenizer.wrap(run), np.int32))  # a ninth of a list
             else:
                 cut += 1
-        found += map(tokenizer.wrap, runs)
-        first += [True] + [False] * (len(runs) - 1)
-        if not found[-1]:
+        if len(found) == own:
+            found.append(tokenizer.wrap(ids))
+        first += [True] + [False] * (len(found) - own - 1)
+        if len(found[-1]) == 0:
             raise TextError(
                 f"text {position} has no tokens for this model, which knows no special "
                 "tokens either; leave it out",

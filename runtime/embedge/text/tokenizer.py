@@ -6,7 +6,6 @@ text can be tokenized in pieces of bounded size and cut or split without losing 
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain
 
 from tokenizers import Encoding, Tokenizer
 
@@ -54,7 +53,10 @@ class TextTokenizer:
     def count(self, texts: Sequence[str], start: int = 0) -> list[int]:
         """Tokens of each text, special tokens included, before any truncation; raises as `ids`."""
         special = self.max_tokens - self.capacity
-        return [special + len(ids) for ids in self.ids(texts, start)]
+        counts = [0] * len(texts)
+        for index, encoding in self._encodings(texts, start):
+            counts[index] += len(encoding)  # not of `ids`, which would make an object of each
+        return [special + count for count in counts]
 
     def ids(
         self, texts: Sequence[str], start: int = 0, limit: int | None = None
@@ -68,39 +70,52 @@ class TextTokenizer:
             TextError: a text holds a surrogate that UTF-8 cannot express; says which, counting
                 from ``start``.
         """
-        short = [text if len(text) <= _PIECE_CHARACTERS else "" for text in texts]
-        found = [encoding.ids for encoding in self._encode(short, texts, start)]
-        for index, text in enumerate(texts):
-            if len(text) > _PIECE_CHARACTERS:
-                found[index] = ids = []
-                for piece in _pieces(text):
-                    ids += self._encode([piece], [text], start + index)[0].ids
-                    if limit is not None and len(ids) > limit:
-                        break
+        found: list[list[int]] = [[] for _ in texts]
+        for index, encoding in self._encodings(texts, start, found, limit):
+            found[index] += encoding.ids
         return found
 
-    def windows(self, text: str, position: int = 0) -> list[list[int]]:
-        """Split a text into consecutive runs of at most ``capacity`` token ids.
+    def windows(self, text: str, position: int = 0) -> Iterator[list[int]]:
+        """Yield consecutive runs of at most ``capacity`` token ids of a text; at least one.
 
-        A run ends at a word's end, unless a single word is longer than a run. Raises as `ids`.
+        A run ends at a word's end, unless a single word is longer than a run. Memory does not grow
+        with the text. Raises as `ids`.
         """
-        ids: list[int] = []
-        starts: list[int] = []  # positions in ids at which a word starts
+        run: list[int] = []
+        boundary = 0  # where the last word of the run starts
         for piece in _pieces(text):
             (encoding,) = self._encode([piece], [text], position, words=True)
-            words = encoding.word_ids
-            starts += [
-                len(ids) + i for i, word in enumerate(words) if i == 0 or word != words[i - 1]
-            ]
-            ids += encoding.ids
-        runs, begin, boundary = [], 0, 0
-        for end in chain(starts[1:], [len(ids)]):
-            while end - begin > self.capacity:
-                cut = boundary if boundary > begin else begin + self.capacity
-                runs.append(ids[begin:cut])
-                begin = cut
-            boundary = end
-        return [*runs, ids[begin:]]
+            before: int | None = -1
+            for token, word in zip(encoding.ids, encoding.word_ids, strict=True):
+                if word != before:
+                    before, boundary = word, len(run)
+                if len(run) == self.capacity:
+                    cut = boundary or self.capacity
+                    yield run[:cut]
+                    run, boundary = run[cut:], 0
+                run.append(token)
+        yield run
+
+    def _encodings(
+        self,
+        texts: Sequence[str],
+        start: int,
+        found: Sequence[Sequence[int]] = (),
+        limit: int | None = None,
+    ) -> Iterator[tuple[int, Encoding]]:
+        """Yield (index, encoding) of short texts, and of long ones piece by piece.
+
+        A long text ends where ``found`` has more than ``limit`` ids of it.
+        """
+        short = [text if len(text) <= _PIECE_CHARACTERS else "" for text in texts]
+        yield from enumerate(self._encode(short, texts, start))
+        for index, text in enumerate(texts):
+            if len(text) <= _PIECE_CHARACTERS:
+                continue
+            for piece in _pieces(text):
+                yield index, self._encode([piece], [text], start + index)[0]
+                if limit is not None and len(found[index]) > limit:
+                    break
 
     def wrap(self, ids: Sequence[int]) -> list[int]:
         """Put the special tokens around at most ``capacity`` ids."""
