@@ -153,3 +153,14 @@ def test_reading_takes_no_memory_to_speak_of(corpus: MakeCorpus, tmp_path: Path,
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2e6  # of a file of 3 MB
+
+
+def test_folders_are_read_in_the_same_order_everywhere(tmp_path: Path) -> None:
+    """By the parts of a path, and with case: Windows compares paths without it."""
+    names = ["B.txt", "a b.txt", "a.txt", "a/z.txt", "a-/x.txt"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    found = [source.path for source in find_sources([tmp_path])]
+    order = ["B.txt", "a/z.txt", "a b.txt", "a-/x.txt", "a.txt"]
+    assert [path.relative_to(tmp_path).as_posix() for path in found if path] == order

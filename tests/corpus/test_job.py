@@ -90,7 +90,10 @@ def test_vectors_facts_and_summary(
     vectors = np.load(output, mmap_mode="r", allow_pickle=False)
     assert vectors.dtype == np.float32
     assert np.array_equal(vectors, encoder.encode_document(TEXTS))
-    assert json.loads((tmp_path / "v.npy.json").read_text()) == metadata(encoder)
+    expected = metadata(encoder)
+    own = sha256(json.dumps(expected, sort_keys=True).encode())
+    known = json.loads((tmp_path / "v.npy.json").read_text())
+    assert known == {**expected, "metadata_sha256": own}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "v.npy", "v.npy.json"]
     counts = encoder.count_tokens(TEXTS, prompt="passage")
     assert summary == Summary(
@@ -580,3 +583,24 @@ def test_permissions_are_kept_and_links_followed(
     assert sorted(path.name for path in real.parent.iterdir()) == names
     assert {(real.parent / name).stat().st_mode & 0o777 for name in names} == {0o600}
     assert verify_vectors(link).rows == 100
+
+
+def test_equal_texts_are_encoded_once(
+    corpus: MakeCorpus, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded: list[list[str]] = []
+    encode = encoder.encode
+
+    def watched(texts: list[str], **options: Any) -> Any:
+        encoded.append(texts)
+        return encode(texts, **options)
+
+    monkeypatch.setattr(encoder, "encode", watched)
+    texts = ["a", "b", "a", "a c", "b"]
+    summary = embed_corpus(encoder, corpus({"a.txt": "\n".join(texts)}), tmp_path / "v.npy")
+    monkeypatch.undo()
+    assert encoded == [["a", "b", "a c"]]
+    assert (summary.texts, summary.tokens) == (
+        5, sum(encoder.count_tokens(texts, prompt="passage")),
+    )  # fmt: skip
+    assert np.array_equal(np.load(tmp_path / "v.npy"), encoder.encode_document(texts))

@@ -144,3 +144,34 @@ def test_many_rows_keep_their_order(corpus: MakeCorpus) -> None:
     assert [text for _, text, _ in good(list(corpus({"a.jsonl": lines})))] == [
         str(i) for i in range(5000)
     ]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("kind", ["txt", "jsonl", "csv"])
+def test_other_encodings_are_named(corpus: MakeCorpus, kind: str, encoding: str) -> None:
+    content = 'text\n{"text": "one"}\n'.encode(encoding)
+    with pytest.raises(CorpusError, match=rf"a\.{kind}: expected UTF-8, got UTF-16 or UTF-32"):
+        list(corpus({f"a.{kind}": content}))
+
+
+def test_two_columns_of_one_name(corpus: MakeCorpus) -> None:
+    with pytest.raises(CorpusError, match=r"a\.csv: 2 columns are named 'text'; rename one"):
+        list(corpus({"a.csv": "text,text\na,b\n"}))
+    assert good(list(corpus({"a.csv": "x,text,x\n1,a,2\n"}))) == [(None, "a", 2)]
+
+
+def test_a_row_of_too_many_values_is_bad(corpus: MakeCorpus) -> None:
+    rows = list(corpus({"a.csv": "text,x\na, b,c\nd,e\n"}))
+    assert bad(rows) == [(2, "expected 2 values as in the header, got 3")]
+
+
+def test_the_stream_format_of_arrow(corpus: MakeCorpus, tmp_path: Path) -> None:
+    """What the datasets library writes."""
+    pyarrow = pytest.importorskip("pyarrow", reason="needs pip install 'embedge[corpus]'")
+    table = pyarrow.table({"text": ["one", "two"], "x": [1, 2]})
+    with pyarrow.ipc.new_stream(str(tmp_path / "s"), table.schema) as writer:
+        writer.write_table(table)
+    data = (tmp_path / "s").read_bytes()
+    assert good(list(corpus({"a.arrow": data}))) == [(None, "one", 1), (None, "two", 2)]
+    with pytest.raises(CorpusError, match=r"a\.arrow: not a whole arrow file"):
+        list(corpus({"a.arrow": data[:-60]}))

@@ -11,7 +11,7 @@ from embedge.cli.reading import (
     make_encoder,
     one_line,
 )
-from embedge.cli.streams import print_json
+from embedge.cli.streams import print_json, say
 from embedge.corpus.inputs import Corpus, find_sources
 from embedge.corpus.rows import BadRow, Id
 from embedge.corpus.search import Match, search
@@ -55,6 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
     queries = _queries(arguments)
     with corpus_vectors(arguments) as (vectors, encoder):
         encoder = encoder or make_encoder(arguments, vectors.dim)
+        if not len(vectors):
+            say("there is nothing to search: the corpus has no rows")
         encoded = encoder.encode_query(queries)
         with ProgressBar(len(vectors), not arguments.quiet, unit="rows") as bar:
             found = search(encoded, vectors, arguments.top, bar.move_to)

@@ -14,6 +14,7 @@ from embedge.errors import CorpusError
 from embedge.similarity import SIMILARITIES
 
 FORMAT = 1
+_OWN = "metadata_sha256"
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,9 @@ class Metadata:
         return self.layout.width(self.dim)
 
     def dump(self) -> bytes:
-        """As a JSON object."""
-        return json.dumps(asdict(self), indent=1).encode() + b"\n"
+        """As a JSON object, which ends with a checksum of itself."""
+        values = asdict(self)
+        return json.dumps({**values, _OWN: _sha256(values)}, indent=1).encode() + b"\n"
 
 
 def parse_metadata(data: bytes, path: Path) -> Metadata:
@@ -83,7 +85,10 @@ def parse_metadata(data: bytes, path: Path) -> Metadata:
         values = json.loads(data)
     except (ValueError, RecursionError):
         values = None
+    own = values.pop(_OWN, None) if isinstance(values, dict) else None
     problem = _problem(values)
+    if not problem and own != _sha256(values):
+        problem = "its own checksum differs"
     if problem:
         raise CorpusError(
             f"the metadata of this file is damaged or from another version of embedge: {problem}; "
@@ -91,6 +96,10 @@ def parse_metadata(data: bytes, path: Path) -> Metadata:
             str(path),
         )
     return Metadata(**values)
+
+
+def _sha256(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 _TYPES: dict[str, tuple[type, ...]] = {
