@@ -83,7 +83,8 @@ def test_jsonl(made: Path, line: str | None, message: str) -> None:
     "changes",
     [
         {"rows": "x"}, {"rows": -1}, {"rows": True}, {"dim": 0}, {"dim": 10**9}, {"dtype": []},
-        {"similarity": "foo"}, {"fingerprint": 5}, {"format": 2}, {"more": 1}, {"columns": "a"}, {"tokens": 5}, {"model": "other"},
+        {"similarity": "foo"}, {"fingerprint": 5}, {"format": 2}, {"more": 1}, {"columns": "a"},
+        {"tokens": 5}, {"model": "other"},
     ],
 )  # fmt: skip
 def test_metadata(made: Path, changes: dict[str, Any]) -> None:
