@@ -6,7 +6,8 @@ encoder = Encoder()
 vectors = encoder.encode(["A man is eating food.", "Someone is having a meal."])
 """
 
-from embedge.encoder import Encoder
+from typing import TYPE_CHECKING
+
 from embedge.errors import (
     ClosedError,
     CorpusError,
@@ -20,7 +21,10 @@ from embedge.errors import (
     TextError,
     TextTooLongError,
 )
-from embedge.text.overflow import TruncationWarning
+
+if TYPE_CHECKING:
+    from embedge.encoder import Encoder
+    from embedge.text.overflow import TruncationWarning
 
 __version__ = "0.1.0"
 
@@ -40,3 +44,17 @@ __all__ = [
     "TruncationWarning",
     "__version__",
 ]
+
+if not TYPE_CHECKING:  # a checker would take any name for one that is here
+
+    def __getattr__(name: str) -> object:
+        """Import what needs NumPy when it is first used: the command answers, and stops, sooner."""
+        if name not in ("Encoder", "TruncationWarning"):
+            raise AttributeError(f"module 'embedge' has no attribute {name!r}")
+        from embedge import encoder
+
+        value = globals()[name] = getattr(encoder, name)
+        return value
+
+    def __dir__() -> list[str]:
+        return __all__

@@ -1,6 +1,44 @@
-"""`python -m embedge` is the command `embedge`."""
+"""The command `embedge`, also as `python -m embedge`: Ctrl-C ends it at once, with status 130.
 
-from embedge.cli.main import main
+Nothing is imported here before the handler is set, for a traceback out of an import tells a
+person nothing.
+"""
+
+import os
+import signal
+import sys
+from typing import NoReturn
+
+INTERRUPTED = 130
+
+
+def main() -> int:
+    """Run the command as a process of its own; returns its exit status."""
+    interruptible = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if interruptible:  # not under nohup, nor behind a shell's "&"
+        signal.signal(signal.SIGINT, _leave)
+    if getattr(sys, "frozen", False):  # `embedge bench` starts this program again as its worker
+        from multiprocessing import freeze_support
+
+        freeze_support()
+    from embedge.cli.main import main as run
+
+    try:
+        if interruptible:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        status = run()
+        if interruptible:
+            signal.signal(signal.SIGINT, _leave)
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    if status == INTERRUPTED:  # threads that still compute are not waited for
+        _leave()
+    return status
+
+
+def _leave(*_: object) -> NoReturn:
+    os._exit(INTERRUPTED)
+
 
 if __name__ == "__main__":
     raise SystemExit(main())

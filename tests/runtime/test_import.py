@@ -40,7 +40,7 @@ encoder.count_tokens("a")
             "embedge, embedge.cli.main",
             (*HEAVY, "onnxruntime"),
         ),  # which comes with the first Encoder
-        ("embedge.cli.main, embedge.ort.probes", HEAVY),
+        ("embedge.encoder, embedge.cli.main, embedge.ort.probes", HEAVY),
     ],
 )
 def test_importing_loads_nothing_heavy(python: Run, modules: str, without: tuple[str, ...]) -> None:
@@ -52,7 +52,7 @@ def test_importing_loads_nothing_heavy(python: Run, modules: str, without: tuple
 
 
 def test_importing_connects_to_nothing_and_writes_nothing(python: Run, tmp_path: Path) -> None:
-    result = python(WATCHED.format(work="import embedge, embedge.ort.probes"))
+    result = python(WATCHED.format(work="import embedge.encoder, embedge.ort.probes"))
     assert result.stdout == "seen []\n", result.stderr
     assert list((tmp_path / "home").iterdir()) == []
 
@@ -78,7 +78,7 @@ def test_a_hostile_file_makes_the_reader_open_no_other(
 ) -> None:
     """After the imports, only the model itself and the system's CPU limits are opened."""
     work = f"""
-import embedge, embedge.ort.probes
+import embedge.encoder, embedge.ort.probes
 opened = []
 def note(event, arguments):
     if event == "open":

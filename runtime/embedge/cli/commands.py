@@ -1,17 +1,16 @@
 """The table of commands. A command's module is imported only when that command is asked for."""
 
-import argparse
 import importlib
-from dataclasses import dataclass
 from types import ModuleType
+from typing import NamedTuple
 
+from embedge.cli.parser import Parser
 from embedge.errors import ExportError
 
 INSTALL_EXPORT = 'python -m pip install "embedge[export]"'
 
 
-@dataclass(frozen=True)
-class Command:
+class Command(NamedTuple):
     """A command: its module has `add_arguments(parser)` and `run(arguments) -> exit status`."""
 
     name: str
@@ -32,19 +31,15 @@ COMMANDS = (
 )
 
 
-def command_parser(command: Command) -> argparse.ArgumentParser:
+def command_parser(command: Command) -> Parser:
     """Import a command's module and build its parser.
 
     Raises:
         ExportError: the command is the exporter's, which is not installed.
     """
     module = _load(command)
-    parser = argparse.ArgumentParser(
-        prog=f"embedge {command.name}",
-        description=f"{command.summary[0].upper()}{command.summary[1:]}.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    summary = f"{command.summary[0].upper()}{command.summary[1:]}."
+    parser = Parser(f"embedge {command.name}", summary)
     module.add_arguments(parser)
     parser.set_defaults(run=module.run)
     return parser

@@ -29,6 +29,11 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
         help="write the vectors to this file, or - for lines of JSON",
     )
     group.add_argument(
+        "--json",
+        action="store_true",
+        help="one JSON object a line: text, vector; with --output one in all: what was done",
+    )
+    group.add_argument(
         "--dtype", choices=LAYOUTS, default="float32", help="of the output (default: float32)"
     )
     group.add_argument(

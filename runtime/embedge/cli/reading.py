@@ -2,14 +2,13 @@
 
 import argparse
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import get_args
 
 from embedge.cli.options import model_path
-from embedge.cli.streams import say
+from embedge.cli.streams import say, standard_input
 from embedge.corpus.encoding import OnError, RowOptions
 from embedge.corpus.inputs import STDIN_FORMATS, Corpus, Source, find_sources, stream_source
 from embedge.corpus.rows import BadRow
@@ -81,15 +80,16 @@ def find_given(
     Raises:
         OptionError: one of them does not exist.
     """
-    stdin = [stream_source(sys.stdin.buffer, arguments.format)]
-    if not given:
-        return stdin
+    given = given or ["-"]
     missing = [name for name in given if name != "-" and not os.path.exists(name)]  # noqa: PTH110  # takes any text
     if missing:
         raise OptionError(f"there is no such file or folder: {', '.join(missing)}")
     sources: list[Source] = []
     for name in given:
-        sources += stdin if name == "-" else find_sources([Path(name)], output)
+        if name == "-":
+            sources.append(stream_source(standard_input(), arguments.format))
+        else:
+            sources += find_sources([Path(name)], output)
     return sources
 
 
