@@ -12,8 +12,9 @@ from embedge.cli.lines import Lines, read_lines
 from embedge.cli.options import add_model_arguments
 from embedge.cli.reading import READING, add_reading_arguments, make_encoder, refuse_given
 from embedge.cli.streams import print_json, say, standard_input
-from embedge.encoder import Encoder, Vector, Vectors
+from embedge.encoder import Encoder, Vector
 from embedge.errors import OptionError, TextError
+from embedge.similarity import Vectors
 from embedge.text.overflow import Overflow
 
 EXAMPLES = """examples:
