@@ -81,7 +81,7 @@ def test_embed_output_writes_a_npy_file(
     assert capsys.readouterr() == ("", "")
     found = np.load(path)
     assert found.dtype == np.float32
-    np.testing.assert_array_equal(found, encoder.encode(["a b", "b"]))
+    np.testing.assert_array_equal(found, encoder.encode_document(["a b", "b"]))
     names = sorted(item.name for item in tmp_path.iterdir())
     assert names == ["texts.txt", "vectors.npy", "vectors.npy.json"]
 
@@ -351,7 +351,7 @@ def test_all_other_commands_work_without_the_extra(python: Run, tiny_file: Path)
     assert (result.returncode, result.stdout) == (0, "0.600000 0.800000\n"), result.stderr
 
 
-def test_warnings_are_shown_as_before_when_the_command_has_ended() -> None:
+def test_warnings_are_shown_as_before_when_the_command_has_ended(tiny_file: Path) -> None:
     before = warnings.showwarning
-    assert main(["info"]) == 0
+    assert main(["info", str(tiny_file)]) == 0
     assert warnings.showwarning is before

@@ -19,6 +19,7 @@ from embedge.cli.lines import read_lines
 from embedge.cli.main import main
 from embedge.errors import OptionError
 
+from . import tiny
 from .conftest import Run
 
 Capture = pytest.CaptureFixture[str]
@@ -146,10 +147,11 @@ def test_a_terminal_is_told_what_is_waited_for(
 
 @pytest.mark.parametrize("options", [[], ["--json"], ["--dim", "8"]])
 def test_vectors_are_shortened_on_a_terminal(
-    monkeypatch: pytest.MonkeyPatch, capsys: Capture, options: list[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture, options: list[str]
 ) -> None:
+    path = tiny.write(tmp_path / "wide.onnx", tiny.wide(16))
     monkeypatch.setattr(sys, "stdout", screen := Terminal())
-    assert main(["embed", "A man is eating food.", *options]) == 0
+    assert main(["embed", "a b", "-m", str(path), *options]) == 0
     line, err = screen.getvalue(), capsys.readouterr().err
     if options:
         assert "..." not in line
@@ -158,7 +160,7 @@ def test_vectors_are_shortened_on_a_terminal(
         assert len(line.split()) == 9
         assert line.endswith(" ...\n")
         assert err == (
-            "embedge: shortened on a terminal; pipe it or add --json for all 384 components\n"
+            "embedge: shortened on a terminal; pipe it or add --json for all 16 components\n"
         )
 
 
