@@ -49,11 +49,13 @@ if not TYPE_CHECKING:  # a checker would take any name for one that is here
 
     def __getattr__(name: str) -> object:
         """Import what needs NumPy when it is first used: the command answers, and stops, sooner."""
-        if name not in ("Encoder", "TruncationWarning"):
+        if name == "Encoder":  # import statements, which programs that make bundles follow
+            from embedge import encoder as module
+        elif name == "TruncationWarning":
+            from embedge.text import overflow as module
+        else:
             raise AttributeError(f"module 'embedge' has no attribute {name!r}")
-        from embedge import encoder
-
-        value = globals()[name] = getattr(encoder, name)
+        value = globals()[name] = getattr(module, name)
         return value
 
     def __dir__() -> list[str]:

@@ -210,8 +210,11 @@ BAD: list[tuple[list[str], str]] = [
     (["verify", "."], "this is a folder; give the path"),
     (["embed", "--model", "missing.onnx", "a"], "there is no such file"),
     (["embed", "--model", TINY, "--prompt", "nope", "a"], "no prompt named 'nope'"),
-    (["embed", "--model", TINY, "--dim", "9", "a"], "dim should be an integer from 1 to 2"),
-    (["embed", "--model", TINY, "--threads", "0", "a"], "threads should be a positive integer"),
+    (["embed", "--model", TINY, "--dim", "9", "a"], "expected dim to be an integer from 1 to 2"),
+    (
+        ["embed", "--model", TINY, "--threads", "0", "a"],
+        "expected threads to be an integer of at least 1",
+    ),
     (["embed", "--model", TINY, "--providers", "tpu", "a"], "there is no provider 'tpu' here"),
     (["embed", "--model", TINY, "--overflow", "error", "a b " * 9], "text 0 has 20 tokens"),
     (["embed", "--model", TINY, "a", "\udcff"], "text 1 holds a lone surrogate"),
