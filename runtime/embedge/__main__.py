@@ -9,7 +9,7 @@ import signal
 import sys
 from typing import NoReturn
 
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143  # by Ctrl-C, by SIGTERM
 
 
 def main() -> int:
@@ -31,8 +31,8 @@ def main() -> int:
             signal.signal(signal.SIGINT, _leave)
     except KeyboardInterrupt:
         status = INTERRUPTED
-    if status == INTERRUPTED:  # threads that still compute are not waited for
-        _leave()
+    if status in (INTERRUPTED, TERMINATED):  # threads that still compute are not waited for
+        os._exit(status)
     return status
 
 

@@ -297,8 +297,6 @@ def test_python_dash_m_embedge_is_the_command(python: Run, tiny_file: Path) -> N
     assert result.stderr.startswith("embedge: missing.onnx: there is no such file")
 
 
-
-
 WITHOUT_EXTRA = """
 import sys
 class Missing:

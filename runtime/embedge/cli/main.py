@@ -1,7 +1,7 @@
 """The command `embedge`. Results go to standard output, everything else to standard error.
 
 Exit statuses: 0; 1 where `verify` finds that a file does not give its vectors; 2 for an error,
-which is one line; 130 for Ctrl-C.
+which is one line; 130 for Ctrl-C, 143 for SIGTERM.
 """
 
 import argparse
