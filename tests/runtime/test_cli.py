@@ -76,7 +76,7 @@ def test_embed_output_writes_a_npy_file(
 ) -> None:
     path = tmp_path / "vectors.npy"
     (tmp_path / "texts.txt").write_text("a b\nb")
-    arguments = ["-m", str(tiny_file), "-o", str(path), str(tmp_path / "texts.txt")]
+    arguments = ["-q", "-m", str(tiny_file), "-o", str(path), str(tmp_path / "texts.txt")]
     assert main(["embed", *arguments]) == 0
     assert capsys.readouterr() == ("", "")
     found = np.load(path)
