@@ -44,7 +44,7 @@ ONLY_IMPORTERS = {  # library: the modules that may import it, so that the rest 
     "tokenizers": {"embedge.text.limits", "embedge.text.tokenizer"},
     "torch": {"embedge_export.source"},
     "transformers": {"embedge_export.source"},
-    "optimum": {"embedge_export.source.trace"},
+    "optimum": {"embedge_export.source.trace_optimum"},
     "sentence_transformers": {"embedge_export.source"},
     "huggingface_hub": {"embedge_export.source"},
 }

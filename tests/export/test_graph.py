@@ -84,7 +84,7 @@ def test_fix_reshapes(encoder):
         for node in result.graph.node
         if node.op_type == "Reshape"
     }
-    assert targets == {(0, -1, 4, 12), (0, 0, 48)}
+    assert targets == {(0, 0, 4, 12), (0, 0, 48)}
 
 
 GELUS = {

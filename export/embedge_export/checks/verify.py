@@ -3,8 +3,9 @@
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from platform import python_version
 from typing import Any
@@ -33,7 +34,8 @@ INT8_MEAN_COSINE = 0.99
 FP16_MEAN_COSINE = 0.999
 _UNIT_TOLERANCE = 1e-4
 
-_TOOLS = ("numpy", "onnx", "onnxruntime", "optimum-onnx", "sentence-transformers", "tokenizers")
+_TOOLS = ("numpy", "onnx", "onnxruntime", "sentence-transformers", "tokenizers")
+_TRACERS = ("optimum-onnx", "onnxscript")  # of the older and of the current stack
 
 
 @dataclass(frozen=True)
@@ -202,4 +204,7 @@ def compare(
 def tools() -> dict[str, Any]:
     """Versions of everything that decides the bytes of a file."""
     versions = {name: version(name) for name in (*_TOOLS, "torch", "transformers")}
+    for name in _TRACERS:
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
     return {"embedge": embedge.__version__, "python": python_version(), **versions}

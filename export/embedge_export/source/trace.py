@@ -1,60 +1,45 @@
-"""The only importer of optimum: a loaded transformer to an ONNX graph."""
+"""A loaded transformer to an ONNX graph, by whichever exporter is installed."""
 
-import tempfile
-from pathlib import Path
+from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import onnx
-from optimum.exporters.onnx import onnx_export_from_model
-from optimum.exporters.onnx.config import TextEncoderOnnxConfig
-from optimum.exporters.tasks import TasksManager
-from optimum.utils import NormalizedTextConfig
 
-from embedge.modelfile.signature import INPUTS
-from embedge_export.graph.head import SEGMENTS
 from embedge_export.source.load import Source
 from embedge_export.source.quiet import quiet
 
-OPSET = 18  # what the TorchScript tracer writes best; graph.py may raise it
-TASK = "feature-extraction"
-
-
-class IdsAndMask(TextEncoderOnnxConfig):  # type: ignore[misc]  # optimum publishes no types
-    """How optimum is to trace what it does not know, or knows with inputs that we do not feed."""
-
-    NORMALIZED_CONFIG_CLASS = NormalizedTextConfig
-
-    @property
-    def inputs(self) -> dict[str, dict[int, str]]:
-        """Names of the inputs, and of their dynamic axes."""
-        return {name: {0: "batch_size", 1: "sequence_length"} for name in INPUTS}
+# What a tracer leaves behind: stack traces, paths of the machine, names of Python modules.
+_NOTES = ("metadata_props", "doc_string")
 
 
 def trace(source: Source) -> onnx.ModelProto:
-    """Trace the transformer: int64 (batch, sequence) inputs to ``last_hidden_state``."""
-    transformer = source.model[0].auto_model
-    with tempfile.TemporaryDirectory() as folder, quiet():
-        onnx_export_from_model(
-            transformer,
-            folder,
-            task=TASK,
-            opset=OPSET,
-            do_validation=False,  # verify.py compares with the whole source, not only the trace
-            custom_onnx_configs=_own_config(transformer),
-        )
-        return onnx.load(Path(folder) / "model.onnx")
+    """Trace the transformer: int64 (batch, sequence) inputs to ``last_hidden_state``.
 
-
-def _own_config(transformer: Any) -> dict[str, Any] | None:
-    """Our description for optimum, or None where its own asks for no more than a text has.
-
-    Of a decoder it would ask for positions and past keys, of an encoder of two parts for both.
+    With optimum installed (`embedge[optimum]`, transformers 4) it traces, else PyTorch itself.
     """
-    config = transformer.config
-    if config.model_type in TasksManager.get_supported_model_type_for_task(TASK, "onnx"):
-        theirs = TasksManager.get_exporter_config_constructor(
-            "onnx", transformer, TASK, library_name="transformers"
-        )
-        if set(theirs(config).inputs) <= {*INPUTS, SEGMENTS}:
-            return None
-    return {"model": IdsAndMask(config, task=TASK)}
+    with quiet():
+        model = _tracer()(source.model[0].auto_model)
+    without_notes(model)
+    return model
+
+
+def _tracer() -> Callable[[Any], onnx.ModelProto]:
+    if find_spec("optimum") is not None and find_spec("optimum.exporters.onnx") is not None:
+        from embedge_export.source import trace_optimum
+
+        return trace_optimum.trace
+    from embedge_export.source import trace_torch
+
+    return trace_torch.trace
+
+
+def without_notes(message: Any) -> None:
+    """Clear notes in a model and in everything inside it, subgraphs and functions included."""
+    for field, value in message.ListFields():
+        if field.name in _NOTES:
+            message.ClearField(field.name)
+        elif field.message_type is not None and field.name != "raw_data":
+            items = value if hasattr(value, "append") or hasattr(value, "add") else [value]
+            for item in items:
+                without_notes(item)
