@@ -22,8 +22,9 @@ from embedge_export.checks import verify
 from embedge_export.checks.evaluate import Pairs
 from embedge_export.checks.verify import ProbeText, encode_probes
 from embedge_export.graph import head
-from embedge_export.graph.passes import simplify as graph
 from embedge_export.graph.passes.portable import portable_attention, portable_softmax
+from embedge_export.graph.passes.simplify import simplify
+from embedge_export.graph.passes.tables import trim_tables
 from embedge_export.quantization import fp16, int8
 from embedge_export.quantization.calibration import calibration_texts
 from embedge_export.recipe import Recipe
@@ -147,9 +148,9 @@ def _export(
     with _step("graph"):
         attached, dim = head.attach(traced, source.modules, source.hidden_size)
         del traced
-        attached = graph.trim_tables(attached, source.max_tokens)
+        attached = trim_tables(attached, source.max_tokens)
         wanted = {QUANTIZED[format].portable for format in outputs if format in QUANTIZED}
-        models = {kind: graph.simplify(attached, portable=kind) for kind in wanted | {False}}
+        models = {kind: simplify(attached, portable=kind) for kind in wanted | {False}}
         del attached
     settings = _settings(source, dim)
     with _step("verify"):

@@ -6,8 +6,13 @@ from tests.export import traced
 
 from embedge_export.graph.ir import Graph
 from embedge_export.graph.passes import attention
-from embedge_export.graph.passes import simplify as graph
+from embedge_export.graph.passes.constants import fold_constants, lift_constants
+from embedge_export.graph.passes.gelu import fuse_gelu
+from embedge_export.graph.passes.reshapes import fix_reshapes
+from embedge_export.graph.passes.scales import fold_scales
 from embedge_export.graph.passes.simplify import simplify
+from embedge_export.graph.passes.tables import trim_tables
+from embedge_export.graph.passes.token_types import fold_token_types
 
 SHAPES = [(1, 1, None), (1, 9, None), (4, 9, None), (4, 9, "right"), (4, 9, "left"), (2, 100, None)]
 
@@ -60,7 +65,7 @@ def test_simplify_twice_changes_nothing_more(encoder):
 
 
 def test_fold_constants(encoder):
-    result = after(encoder, graph.lift_constants, graph.fold_constants)
+    result = after(encoder, lift_constants, fold_constants)
     same(encoder, result)
     counts = traced.operators(result)
     assert traced.operators(encoder)["Sqrt"] == 4
@@ -69,15 +74,15 @@ def test_fold_constants(encoder):
 
 def test_a_value_that_follows_the_length_is_no_constant(encoder):
     work = Graph(encoder)
-    graph.lift_constants(work)
+    lift_constants(work)
     slices = [node.output[0] for node in work.nodes if len(node.input) == 5]
-    graph.fold_constants(work)
+    fold_constants(work)
     assert slices
     assert not set(slices) & set(work.initializers)
 
 
 def test_fix_reshapes(encoder):
-    result = after(encoder, graph.lift_constants, graph.fold_constants, graph.fix_reshapes)
+    result = after(encoder, lift_constants, fold_constants, fix_reshapes)
     same(encoder, result)
     targets = {
         tuple(traced.weight_of(result, node.input[1]))
@@ -105,7 +110,7 @@ def gelu_model(spelling, factor=0.5, root=2**0.5, opset=18):
 @pytest.mark.parametrize("spelling", GELUS)
 def test_fuse_gelu(spelling):
     model = gelu_model(spelling)
-    result = traced.checked(after(model, graph.lift_constants, graph.fuse_gelu))
+    result = traced.checked(after(model, lift_constants, fuse_gelu))
     same(model, result)
     assert traced.operators(result)["Gelu"] == 1
     assert traced.operators(result)["Erf"] == 0
@@ -116,18 +121,18 @@ def test_what_is_not_gelu_stays(change):
     if change.get("opset") == 17:
         model = gelu_model("x * (1 + erf) * 0.5")
         model.opset_import[0].version = 17
-        assert traced.operators(after(model, graph.lift_constants, graph.fuse_gelu))["Erf"] == 1
+        assert traced.operators(after(model, lift_constants, fuse_gelu))["Erf"] == 1
         return
     model = gelu_model("x * (1 + erf) * 0.5", **change)
-    result = after(model, graph.lift_constants, graph.fuse_gelu)
+    result = after(model, lift_constants, fuse_gelu)
     same(model, result, atol=0)
     assert traced.operators(result)["Gelu"] == 0
 
 
 def test_fold_scales(encoder):
-    passes = (graph.lift_constants, graph.fold_constants, graph.fix_reshapes)
+    passes = (lift_constants, fold_constants, fix_reshapes)
     before = after(encoder, *passes)
-    result = after(before, graph.fold_scales)
+    result = after(before, fold_scales)
     same(encoder, result)
     assert traced.operators(before)["Mul"] - traced.operators(result)["Mul"] == 4  # two a layer
 
@@ -136,13 +141,13 @@ def test_fold_scales_keeps_a_linear_layer_that_others_read():
     t = traced.Trace()
     linear = t.linear(t.embeddings(), traced.HIDDEN, traced.HIDDEN)
     model = t.model(t.op("Add", t.op("Mul", linear, t.const(3.0, np.float32)), linear))
-    result = after(model, graph.lift_constants, graph.fold_scales)
+    result = after(model, lift_constants, fold_scales)
     same(model, result, atol=0)
     assert traced.operators(result)["Mul"] == 1
 
 
 def test_fold_token_types(encoder):
-    result = after(encoder, graph.lift_constants, graph.fold_constants, graph.fold_token_types)
+    result = after(encoder, lift_constants, fold_constants, fold_token_types)
     same(encoder, result)
     shapes = [tuple(weight.dims) for weight in result.graph.initializer]
     assert (2, 48) not in shapes
@@ -226,7 +231,7 @@ def test_replace_reaches_graph_outputs():
 
 def test_trim_tables_keeps_what_the_longest_text_reaches(encoder):
     whole = simplify(encoder)
-    result = traced.checked(graph.trim_tables(whole, 20))
+    result = traced.checked(trim_tables(whole, 20))
     before, after = (
         sorted(weight.dims[0] for weight in model.graph.initializer if len(weight.dims) == 2)
         for model in (whole, result)

@@ -4,8 +4,8 @@ onnxruntime's softmax, and so its MultiHeadAttention, adds up a row in as many p
 vector register has lanes: 8 with AVX2, 16 with AVX-512. So the last bit of a sum differs from CPU
 to CPU, rounding to int8 makes a whole step of some of these bits, and an index made on a laptop is
 not that of the server. Products, exponentials and reductions do not differ, and attention can be
-spelled with them: exp(S - max S) V / sum exp(S - max S), S = Q K^T * scale (the softmax of Vaswani
-et al., 2017, https://arxiv.org/abs/1706.03762, divided last).
+decomposed into them: exp(S - max S) V / sum exp(S - max S), S = Q K^T * scale (the softmax of
+Vaswani et al., 2017, https://arxiv.org/abs/1706.03762, divided last).
 
 FusedMatMul reads the heads where they lie if the sequence is the first axis. So activations change
 from (batch, sequence, hidden) to (sequence, batch, hidden) once, before the first layer, and back
@@ -23,7 +23,7 @@ from onnx import TensorProto, helper
 
 from embedge_export.graph.ir import Graph, attribute, probe
 from embedge_export.graph.passes.attention import Fused, fused
-from embedge_export.graph.passes.simplify import shape_values
+from embedge_export.graph.passes.constants import shape_values
 
 # The scores of a text are stored, all heads of them: bytes of the longest text beyond which a model
 # keeps MultiHeadAttention, which does without. 512 tokens of 16 heads are 16 MB.
@@ -78,7 +78,7 @@ def portable_attention(model: onnx.ModelProto, max_tokens: int) -> onnx.ModelPro
         if old in attentions:
             values = [swapped(name) for name in attentions[old].values]
             graph.nodes.remove(node)
-            graph.nodes += _spelled(graph, attentions[old], values, moved[old])
+            graph.nodes += _decomposed(graph, attentions[old], values, moved[old])
         else:
             node.input[:] = [name if name in fixed else swapped(name) for name in node.input]
             node.output[0] = moved[old]
@@ -89,7 +89,7 @@ def portable_attention(model: onnx.ModelProto, max_tokens: int) -> onnx.ModelPro
 
 
 def portable_softmax(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the same function as `model`, each Softmax spelled: e / sum e, e = exp(x - max x).
+    """Return the same function as `model`, each Softmax decomposed: e / sum e, e = exp(x - max x).
 
     For attention that is not recognized: with a bias on its scores, or rotary positions. Scores are
     (batch, heads, sequence, sequence), with heads in fours; any other Softmax stays as it is.
@@ -166,7 +166,7 @@ def _has_tokens(shape: tuple[int, ...]) -> bool:
     return len(shape) == 3 and shape[0] in (1, BATCH) and shape[1] in (1, SEQUENCE)
 
 
-def _spelled(
+def _decomposed(
     graph: Graph, attention: Fused, values: Sequence[str], output: str
 ) -> list[onnx.NodeProto]:
     """What computes an attention of swapped values: its nodes, or an If around them."""
