@@ -25,6 +25,8 @@ COMMANDS = (
     Command("serve", "answer other programs over pipes or HTTP", "embedge.cli.serve"),
     Command("info", "show what is in a model file", "embedge.cli.info"),
     Command("verify", "run a file's probes on this machine", "embedge.cli.verify"),
+    Command("bench", "measure model files on this machine", "embedge.cli.bench"),
+    Command("completion", "print a shell's completion script", "embedge.cli.completion"),
     # The one reach upwards: the exporter is an extra, found only when asked for.
     Command("export", "make a model file of a sentence transformer", "embedge_export.cli"),
     Command("compare", "compare the vectors of two model files", "embedge_export.compare"),
@@ -37,7 +39,7 @@ def command_parser(command: Command) -> Parser:
     Raises:
         ExportError: the command is the exporter's, which is not installed.
     """
-    module = _load(command)
+    module = load(command)
     summary = f"{command.summary[0].upper()}{command.summary[1:]}."
     parser = Parser(f"embedge {command.name}", summary)
     module.add_arguments(parser)
@@ -45,7 +47,12 @@ def command_parser(command: Command) -> Parser:
     return parser
 
 
-def _load(command: Command) -> ModuleType:
+def load(command: Command) -> ModuleType:
+    """Import a command's module.
+
+    Raises:
+        ExportError: the command is the exporter's, which is not installed.
+    """
     try:
         return importlib.import_module(command.module)
     except ModuleNotFoundError as error:
