@@ -43,10 +43,13 @@ def test_public_methods_of_encoder() -> None:
         "encode",
         "encode_document",
         "encode_iter",
+        "encode_passages",
         "encode_query",
+        "explain",
         "fingerprint",
         "info",
         "max_tokens",
+        "passages",
         "similarity",
         "truncated",
     }

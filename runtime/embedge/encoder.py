@@ -1,11 +1,13 @@
 """Encoder: tokenizer, batching and session composed into text -> vectors."""
 
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Self, cast, overload
 
 import numpy as np
 
+from embedge.documents import encode_in_context, split_to_fit
+from embedge.explain import Explanation, Of, check_of, explain
 from embedge.ort.loading import ModelPath, absolute, load, read_model
 from embedge.ort.threads import check_threads
 from embedge.pipeline import Pipeline, Vectors
@@ -14,6 +16,7 @@ from embedge.similarity import check_dim, similarity
 from embedge.streaming import Request, encode_stream
 from embedge.text.inputs import iterate, windows
 from embedge.text.overflow import Overflow, TruncationCounter, check_overflow
+from embedge.text.passages import Passage
 from embedge.text.prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS, first_prompt, prompt_text
 
 if TYPE_CHECKING:
@@ -241,6 +244,77 @@ class Encoder:
         prompt = first_prompt(self._settings.prompts, DOCUMENT_PROMPTS)
         return self.encode(texts, prompt=prompt, overflow=overflow, progress=progress)
 
+    def passages(self, text: str, max_tokens: int | None = None, overlap: int = 0) -> list[Passage]:
+        """Split a text into passages that fit the model, at sentence ends where possible.
+
+        Args:
+            text: the text; a passage's ``text`` is its slice from ``start`` to ``end``.
+            max_tokens: tokens of a passage, special tokens and the prompt for documents included;
+                None is all that the model takes.
+            overlap: up to how many tokens of its end the next passage begins with.
+
+        Raises OptionError for numbers that make no sense, and TextError as `encode` does.
+        """
+        front = self._front(DOCUMENT_PROMPTS)
+        return split_to_fit(self._pipeline, text, front, max_tokens, overlap)
+
+    def encode_passages(
+        self, text: str, parts: Sequence[Passage] | None = None, *, context: bool = True
+    ) -> Vectors:
+        """Vectors of the passages of a text, float32 (passages, dim).
+
+        Args:
+            text: the whole text.
+            parts: what `passages` gave for it; None calls that.
+            context: let a passage's vector be the mean of its own tokens in the whole text, of
+                which the model reads ``max_tokens`` at a time; else encode each passage alone.
+
+        Raises OptionError where ``context`` needs a model that pools by the mean.
+        """
+        parts = self.passages(text) if parts is None else parts
+        if not context:
+            return self.encode_document([part.text for part in parts])
+        front = self._front(DOCUMENT_PROMPTS)
+        return encode_in_context(self._pipeline, text, front, parts, self._dim)
+
+    @overload
+    def explain(  # type: ignore[overload-overlap]
+        self, query: str, texts: str, *, of: Of = "text", overflow: Overflow = "truncate"
+    ) -> Explanation: ...
+    @overload
+    def explain(
+        self, query: str, texts: Iterable[str], *, of: Of = "text", overflow: Overflow = "truncate"
+    ) -> list[Explanation]: ...
+
+    def explain(
+        self,
+        query: str,
+        texts: str | Iterable[str],
+        *,
+        of: Of = "text",
+        overflow: Overflow = "truncate",
+    ) -> Explanation | list[Explanation]:
+        """Explain the cosine of a query with a text: each token's and each word's share of it.
+
+        Args:
+            query: what was searched for; it gets the model's prompt for queries.
+            texts: one str, or an iterable of str; they get the prompt for documents.
+            of: whose tokens get shares, those of the "text" or those of the "query".
+            overflow: as for `encode`, of the texts.
+
+        Raises OptionError for models that do not pool by the mean, or have layers behind the
+        pooling, and TextError as `encode` does.
+        """
+        if isinstance(texts, str):
+            return self.explain(query, [texts], of=of, overflow=overflow)[0]
+        texts, pipeline = list(iterate(texts)), self._pipeline
+        vectors = self.encode_document(texts, overflow=overflow)  # checks every text
+        if check_of(of) == "query":
+            front = self._front(QUERY_PROMPTS)
+            return [explain(pipeline, row, query, front, "truncate") for row in vectors]
+        vector, front = self.encode_query(query), self._front(DOCUMENT_PROMPTS)
+        return [explain(pipeline, vector, text, front, overflow) for text in texts]
+
     def similarity(self, a: Vector | Vectors, b: Vector | Vectors) -> Vectors:
         """Similarity of every row of ``a`` with every row of ``b``, by the model's own measure.
 
@@ -279,6 +353,9 @@ class Encoder:
 
     def _prompt(self, name: str | None) -> str:
         return prompt_text(self._settings.prompts, self._settings.default_prompt, name)
+
+    def _front(self, names: Sequence[str]) -> str:
+        return self._prompt(first_prompt(self._settings.prompts, names))
 
     def _request(
         self, prompt: str | None, overflow: Overflow, progress: Progress, in_order: bool

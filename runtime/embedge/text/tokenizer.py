@@ -6,6 +6,7 @@ text can be tokenized in pieces of bounded size and cut or split without losing 
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from tokenizers import Encoding, Tokenizer
 
@@ -15,6 +16,16 @@ from embedge.text.limits import check_bounds
 # A text of more characters is tokenized in pieces that end before white space: tokenizers needs
 # some 100 bytes of memory per character. Tokenizers that split at white space give the same ids.
 _PIECE_CHARACTERS = 2**16
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token: its id, its slice of the text in characters, and the number of its word."""
+
+    id: int
+    start: int
+    end: int
+    word: int
 
 
 class TextTokenizer:
@@ -116,6 +127,22 @@ class TextTokenizer:
                 yield index, self._encode([piece], [text], start + index)[0]
                 if limit is not None and len(found[index]) > limit:
                     break
+
+    def tokens(self, text: str, position: int = 0) -> list["Token"]:
+        """The tokens of a text and where they stand in it, without special tokens; raises as `ids`.
+
+        A token's ``word`` counts the words that the tokenizer sees, through the whole text.
+        """
+        found: list[Token] = []
+        offset = words = 0
+        for piece in _pieces(text):
+            (encoding,) = self._encode([piece], [text], position, words=True)
+            numbers = [number or 0 for number in encoding.word_ids]
+            places = zip(encoding.ids, encoding.offsets, numbers, strict=True)
+            found += [Token(i, offset + a, offset + b, words + word) for i, (a, b), word in places]
+            offset += len(piece)
+            words += max(numbers, default=-1) + 1
+        return found
 
     def wrap(self, ids: Sequence[int]) -> list[int]:
         """Put the special tokens around at most ``capacity`` ids."""

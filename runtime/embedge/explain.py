@@ -1,0 +1,169 @@
+"""Why two texts match: the share of each token of a text in the cosine.
+
+With token vectors t_1 to t_n, their mean m and the text's vector v = m / |m|, a query's vector q
+of unit length has the cosine
+
+    q . v = sum over i of (q . t_i) / (n |m|),
+
+exactly, since a mean is linear. Windows of a long text (``overflow="mean"``) are weighted means of
+such means, so the same holds for them.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedge.documents import check_linear
+from embedge.errors import OptionError
+from embedge.pipeline import Pipeline
+from embedge.similarity import Vectors
+from embedge.text.overflow import Overflow
+from embedge.text.tokenizer import Token
+
+# How far the shares may add up to another value than the cosine of the file's own vector.
+_TOLERANCE = 1e-3
+
+Of = Literal["text", "query"]
+
+
+def check_of(of: Of) -> Of:
+    """Return ``of``, or raise OptionError where it is neither "text" nor "query"."""
+    if of not in get_args(Of):
+        raise OptionError(f"expected of='text' or of='query', got {of!r}")
+    return of
+
+
+@dataclass(frozen=True)
+class Share:
+    """A token's or a word's part of a cosine.
+
+    Attributes:
+        text: the slice of the text, empty for special tokens and the prompt.
+        start, end: the slice in characters.
+        share: what it adds to the score; negative where it takes from it.
+    """
+
+    text: str
+    start: int
+    end: int
+    share: float
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A cosine and the shares that add up to it.
+
+    Attributes:
+        score: the cosine of the two vectors.
+        tokens: shares of the text's tokens, special tokens and prompt included.
+        words: the same, the tokens of a word added up.
+    """
+
+    score: float
+    tokens: tuple[Share, ...]
+    words: tuple[Share, ...]
+
+
+def explain(
+    pipeline: Pipeline, query: Vectors, text: str, prompt: str, overflow: Overflow
+) -> Explanation:
+    """Explain the cosine of a query's vector with a text's.
+
+    Args:
+        pipeline: of the model that made ``query``.
+        query: float32 (dim,), dim being at most the model's.
+        text: the text.
+        prompt: what stands in front of it.
+        overflow: as for `Encoder.encode`.
+
+    Raises:
+        OptionError: the model does not pool by the mean, or something follows the pooling.
+        TextError: the text is not valid Unicode, or too long under "error".
+    """
+    check_linear(pipeline)
+    fitted = pipeline.tokenize([prompt + text], 0, overflow)
+    tokens = iter(pipeline.tokenizer.tokens(prompt + text))
+    q = query.astype(np.float64) / max(float(np.linalg.norm(query)), 1e-30)  # (dim,)
+    special = pipeline.tokenizer.max_tokens - pipeline.tokenizer.capacity
+    weights = np.array([max(len(ids) - special, 1) for ids in fitted.ids], np.float64)
+    found: list[tuple[Token | None, float]] = []
+    mean = np.zeros(len(q))  # (dim,) of all windows
+    for ids, weight in zip(fitted.ids, weights / weights.sum(), strict=True):
+        shares, vector = _window(pipeline, list(map(int, ids)), q, len(fitted.ids) > 1)
+        found += zip(_places(pipeline, len(ids), tokens), (shares * weight).tolist(), strict=True)
+        mean += weight * vector
+    length = max(float(np.linalg.norm(mean)), 1e-30)
+    score = float(q @ mean) / length
+    scaled = [(token, share / length) for token, share in found]
+    return Explanation(score, *_shares(text, len(prompt), scaled))
+
+
+def _window(
+    pipeline: Pipeline, ids: list[int], q: NDArray[np.float64], unit_length: bool
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Shares of a sequence's tokens in q . vector, float64 (sequence,), and the vector, (dim,).
+
+    The vector is the mean of the token vectors, of unit length where it is one of several windows
+    of a model that normalizes.
+    """
+    input_ids = np.array([ids], np.int64)  # (1, sequence)
+    rows = pipeline.session.token_vectors(input_ids)[0].astype(np.float64)  # (sequence, hidden)
+    pooled = _pooled(pipeline, ids, rows, pipeline.run([ids])[0])
+    rows *= (pooled / pooled.sum())[:, None]  # (sequence, hidden), whose sum is the mean
+    if unit_length and pipeline.settings.normalized:
+        rows /= max(float(np.linalg.norm(rows.sum(0))), 1e-30)
+    kept = rows[:, : len(q)]  # (sequence, dim)
+    return kept @ q, kept.sum(0)
+
+
+def _pooled(
+    pipeline: Pipeline, ids: list[int], rows: NDArray[np.float64], vector: Vectors
+) -> NDArray[np.float64]:
+    """1 for the tokens whose mean is the direction of ``vector``, 0 for the others: (sequence,)."""
+    every = np.ones(len(ids))
+    for left_out in range(len(ids) if "without the prompt" in pipeline.settings.pooling else 1):
+        pooled = every.copy()
+        pooled[:left_out] = 0
+        mean = pooled @ rows  # (hidden,)
+        cosine = mean @ vector / max(float(np.linalg.norm(mean) * np.linalg.norm(vector)), 1e-30)
+        if cosine >= 1 - _TOLERANCE**2:
+            return pooled
+    raise OptionError(
+        f"the vectors of {pipeline.settings.name} are not means of its token vectors, so a token "
+        "has no share of its own: something follows the pooling"
+    )
+
+
+def _places(pipeline: Pipeline, length: int, tokens: Iterator[Token]) -> Iterator[Token | None]:
+    """The token of the text at each place of a sequence, None for special tokens."""
+    before, behind = len(pipeline.tokenizer.prefix_ids), len(pipeline.tokenizer.suffix_ids)
+    yield from [None] * before
+    for _ in range(length - before - behind):
+        yield next(tokens)
+    yield from [None] * behind
+
+
+def _shares(
+    text: str, prompt: int, found: Sequence[tuple[Token | None, float]]
+) -> tuple[tuple[Share, ...], tuple[Share, ...]]:
+    """Shares of tokens and of words; ``prompt`` characters of it stand in front of the text."""
+    tokens = tuple(_share(text, prompt, [item]) for item in found)
+    groups = groupby(enumerate(found), lambda item: _word(item, prompt))
+    return tokens, tuple(_share(text, prompt, [item for _, item in group]) for _, group in groups)
+
+
+def _word(item: tuple[int, tuple[Token | None, float]], prompt: int) -> tuple[int, int]:
+    """What the tokens of one word have in common; a special or a prompt's token stands alone."""
+    position, (token, _) = item
+    return (position, -1) if token is None or token.end <= prompt else (-1, token.word)
+
+
+def _share(text: str, prompt: int, items: Sequence[tuple[Token | None, float]]) -> Share:
+    places = [token for token, _ in items if token is not None and token.end > prompt]
+    start = max(0, places[0].start - prompt) if places else 0
+    end = places[-1].end - prompt if places else 0
+    return Share(text[start:end], start, end, sum(share for _, share in items))

@@ -1,0 +1,83 @@
+"""Passages of documents, and their vectors in the context of the whole text."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from embedge import Encoder, OptionError
+from embedge.text.passages import Passage
+
+SENTENCES = "The committee met again. Lentil soup is on the menu. It rains in Zurich today. "
+
+
+def test_passages_fit_and_join_to_the_text(default: Encoder) -> None:
+    text = SENTENCES * 20
+    found = default.passages(text, 48)
+    assert "".join(passage.text for passage in found) == text
+    assert all(passage.text.rstrip().endswith(".") for passage in found)
+    counts = default.count_tokens([passage.text for passage in found])
+    assert max(counts) <= 48
+    assert max(default.count_tokens([p.text for p in default.passages(text)])) <= 256
+
+
+@pytest.mark.parametrize(
+    ("max_tokens", "overlap", "message"),
+    [
+        (0, 0, "expected max_tokens from 1 to 256, what the model takes, got 0"),
+        (257, 0, "got 257"),
+        (9, 0, "at least 8 tokens of text in a passage, got 7"),
+        (48, 24, "an overlap from 0 to 23 tokens"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(
+    default: Encoder, max_tokens: int, overlap: int, message: str
+) -> None:
+    with pytest.raises(OptionError, match=message):
+        default.passages("text", max_tokens, overlap)
+
+
+def test_a_passage_in_context_is_the_mean_of_its_tokens(tiny_file: Path) -> None:
+    """Tokens are (2, 0) for a, (0, 4) for b, (-2, 0) for c: no special token or prompt counts."""
+    parts = [Passage("a ", 0, 2), Passage("b a ", 2, 6), Passage("c", 6, 7)]
+    vectors = Encoder(tiny_file).encode_passages("a b a c", parts)
+    expected = [[1, 0], [2 / np.sqrt(20), 4 / np.sqrt(20)], [-1, 0]]
+    np.testing.assert_allclose(vectors, expected, atol=1e-6)
+
+
+def test_windows_of_a_long_text_give_what_one_would(tiny_file: Path) -> None:
+    """The tiny model has no context, so windows change nothing: 5 tokens fit beside the prompt."""
+    words = ["a", "b", "c", "b", "a", "a", "c", "b", "b", "a", "c", "c", "b"]
+    text = " ".join(words)
+    parts = [Passage(word, 2 * i, 2 * i + 1) for i, word in enumerate(words)]
+    rows = {"a": [1, 0], "b": [0, 1], "c": [-1, 0]}
+    vectors = Encoder(tiny_file).encode_passages(text, parts)
+    np.testing.assert_allclose(vectors, [rows[word] for word in words], atol=1e-6)
+
+
+def test_context_against_the_token_vectors_themselves(default: Encoder) -> None:
+    parts = default.passages(SENTENCES, 16)
+    vectors = default.encode_passages(SENTENCES, parts)
+    pipeline = default._pipeline
+    (ids,) = pipeline.tokenizer.ids([SENTENCES])
+    rows = pipeline.session.token_vectors(np.array([pipeline.tokenizer.wrap(ids)], np.int64))[0]
+    begin = 1  # behind [CLS]
+    for part, vector in zip(parts, vectors, strict=True):
+        end = begin + default.count_tokens(part.text) - 2
+        mean = rows[begin:end].mean(0)
+        np.testing.assert_allclose(vector, mean / np.linalg.norm(mean), atol=1e-6)
+        begin = end
+
+
+def test_without_context_a_passage_is_a_text_of_its_own(default: Encoder) -> None:
+    parts = default.passages(SENTENCES, 16)
+    expected = default.encode_document([part.text for part in parts])
+    np.testing.assert_array_equal(
+        default.encode_passages(SENTENCES, parts, context=False), expected
+    )
+    assert not np.allclose(default.encode_passages(SENTENCES, parts), expected, atol=0.01)
+
+
+def test_a_passage_without_tokens_has_a_vector(default: Encoder) -> None:
+    vectors = default.encode_passages("   ")
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), [1], atol=1e-6)
