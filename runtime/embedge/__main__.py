@@ -23,13 +23,21 @@ def main() -> int:
         freeze_support()
     from embedge.cli.main import main as run
 
+    interrupted: list[None] = []
+
+    def interrupt(*_: object) -> NoReturn:
+        interrupted.append(None)
+        raise KeyboardInterrupt
+
     try:
         if interruptible:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGINT, interrupt)
         status = run()
         if interruptible:
             signal.signal(signal.SIGINT, _leave)
-    except KeyboardInterrupt:
+    except BaseException as error:  # an import may make another exception of an interrupt
+        if not interrupted and not isinstance(error, KeyboardInterrupt):
+            raise
         status = INTERRUPTED
     if status in (INTERRUPTED, TERMINATED):  # threads that still compute are not waited for
         os._exit(status)

@@ -50,7 +50,7 @@ def _guarded(work: Callable[[], Result], forks: list[None]) -> tuple[Result] | N
     """Do ``work``, or give None while a process forks. A thread in here is in a call."""
     if forks:
         return None
-    if _is_exiting() and threading.current_thread() is not threading.main_thread():
+    if is_exiting() and threading.current_thread() is not threading.main_thread():
         raise _exit_error()
     return (work(),)
 
@@ -62,7 +62,8 @@ def _exit_error() -> BaseException:
     return ClosedError(message) if foreign else SystemExit(message)
 
 
-def _is_exiting() -> bool:
+def is_exiting() -> bool:
+    """Whether the main thread has ended, so that no other thread may start a call."""
     # Python sets it before it joins threads, and offers no public way to ask.
     return bool(_exiting) or getattr(threading, "_SHUTTING_DOWN", False)
 

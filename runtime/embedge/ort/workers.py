@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
+from embedge.ort.fork_guard import is_exiting
+
 Work = TypeVar("Work")
 Result = TypeVar("Result")
 
@@ -75,13 +77,13 @@ class Workers(Generic[Work, Result]):
     def _start_helpers(self) -> None:
         self._helpers = [helper for helper in self._helpers if helper.is_alive()]
         wanted = min(self._most_helpers, len(self._todo) - 1) - len(self._helpers)
-        for _ in range(wanted):
+        for _ in range(0 if is_exiting() else wanted):
             helper = threading.Thread(
                 target=_help, args=(self._run, self._todo, self._done), daemon=True, name="embedge"
             )
             try:
                 helper.start()
-            except RuntimeError:  # the system gives no thread, or the interpreter exits
+            except RuntimeError:  # the system gives no thread
                 self._most_helpers = len(self._helpers)
                 return
             self._helpers.append(helper)

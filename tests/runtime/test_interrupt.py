@@ -1,0 +1,58 @@
+"""Ctrl-C of the command at chosen moments: exit status 130, no traceback, no abort."""
+
+import sys
+
+import pytest
+
+from .conftest import Run
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to one's own process")
+
+# The signal comes when a module is looked for: before, in the middle of, or after other imports.
+COMMAND = """
+import atexit, os, runpy, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell's job starts us
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == {moment!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+import embedge
+if {moment!r} == "exit":
+    atexit.register(os.kill, os.getpid(), signal.SIGINT)
+sys.argv = ["embedge", "embed", "a river"]
+runpy.run_module("embedge", run_name="__main__", alter_sys=True)
+"""
+MOMENTS = (
+    "embedge.cli.main",
+    "numpy",
+    "numpy.linalg",
+    "tokenizers",
+    "embedge.encoder",
+    "onnxruntime",
+    "onnxruntime.capi.onnxruntime_pybind11_state",
+    "embedge.ort.session",
+    "exit",
+)
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_the_command_ends_with_130_and_says_nothing(python: Run, moment: str) -> None:
+    result = python("-X", "faulthandler", "-c", COMMAND.format(moment=moment))
+    assert result.stderr == ""
+    assert result.returncode == 130
+    if moment != "exit":
+        assert result.stdout == ""
+
+
+def test_an_error_without_an_interrupt_is_what_it_was(python: Run) -> None:
+    result = python("-m", "embedge", "embed", "a", "--dim", "0")
+    assert result.returncode == 2
+    assert "expected dim to be an integer from 1 to" in result.stderr
+
+
+def test_an_ignored_signal_stays_ignored(python: Run) -> None:
+    code = COMMAND.format(moment="numpy").replace("signal.default_int_handler", "signal.SIG_IGN")
+    result = python("-c", code)
+    assert result.returncode == 0, result.stderr
+    assert len(result.stdout.split()) == 384
