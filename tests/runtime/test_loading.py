@@ -1,11 +1,12 @@
 """Loading a file: what is checked first, and what a failure or a fork leaves."""
 
-import os
+import copy
+import pickle
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from embedge import Encoder, ModelError, OptionError
@@ -49,14 +50,33 @@ def test_an_error_of_the_import_is_not_the_files(
         Encoder(tiny_file)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system with fork")
-@pytest.mark.skipif(sys.platform == "darwin", reason="no safe fork on this system")
-@pytest.mark.parametrize("delay", [0.01, 0.03, 0.05])
-def test_a_process_forked_while_the_first_encoder_is_made_can_make_its_own(
-    check_forked: Callable[[str, str], None], delay: float
+def test_a_path_may_be_bytes_and_stays_what_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the import half done, or with a lock of tokenizers held, it would hang."""
-    check_forked(
-        f"threading.Thread(target=Encoder).start()\ntime.sleep({delay})",
-        "right = Encoder().encode('One text.').shape == (384,)",
-    )
+    tiny.write(tmp_path / "x.onnx")
+    monkeypatch.chdir(tmp_path)
+    assert Encoder(b"x.onnx").info["path"] == str(tmp_path / "x.onnx")
+    with pytest.raises(OptionError, match="expected model to be the path of a model file, got int"):
+        Encoder(5)  # type: ignore[arg-type]
+
+
+def test_numbers_of_numpy_are_integers(tiny_file: Path) -> None:
+    encoder = Encoder(tiny_file, threads=np.int64(2), dim=np.int32(1))  # type: ignore[arg-type]
+    assert encoder.dim == 1
+    assert encoder.encode(["a", "a b"]).shape == (2, 1)
+
+
+class Named(Encoder):
+    """Takes other arguments than Encoder, and keeps something of its own."""
+
+    def __init__(self, label: str, path: Path) -> None:
+        super().__init__(path, threads=1)
+        self.label = label
+
+
+def test_a_pickled_subclass_keeps_its_class_and_what_it_added(tiny_file: Path) -> None:
+    encoder = Named("mine", tiny_file)
+    for twin in (pickle.loads(pickle.dumps(encoder)), copy.copy(encoder)):
+        assert type(twin) is Named
+        assert twin.label == "mine"
+        assert twin.encode("a b").tolist() == encoder.encode("a b").tolist()

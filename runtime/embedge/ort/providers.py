@@ -19,18 +19,18 @@ from typing import Any
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
-import onnxruntime
+from embedge.errors import InstallationError, ProviderError
+from embedge.ort.installation import import_problem
 
-from embedge.errors import ProviderError
+try:
+    import onnxruntime
+except ImportError as error:
+    raise InstallationError(import_problem(error)) from error
 
 ort = onnxruntime  # session.py takes it from here
 
-# One wheel's files taken away with another's, or an empty folder left behind.
-if not hasattr(ort, "InferenceSession"):
-    raise ImportError(
-        "onnxruntime is installed in part only: two of its wheels were installed together, and "
-        "one was taken away. Mend it: python -m pip install --force-reinstall onnxruntime"
-    )
+if not hasattr(ort, "InferenceSession"):  # an empty folder, left behind by another wheel
+    raise InstallationError(import_problem(None))
 ort.disable_telemetry_events()  # for a process that had imported onnxruntime before us
 
 # A name, onnxruntime's or ours, or one with the provider's own options; or several, best first.

@@ -158,6 +158,9 @@ class TextTokenizer:
         tokenizer = self._tokenizer
         encode = tokenizer.encode_batch if words else tokenizer.encode_batch_fast
         with _model_error("failed on a text"):
+            # A batch waits in the queue of the library's own threads, behind those of other calls.
+            if len(batch) == 1:
+                return [tokenizer.encode(batch[0], add_special_tokens=False)]
             return list(encode(batch, add_special_tokens=False))
 
 

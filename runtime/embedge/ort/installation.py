@@ -1,0 +1,44 @@
+"""Why onnxruntime cannot be imported, in words, and what to do about it."""
+
+import sys
+
+# What the message of an ImportError holds, and what is to be said then.
+_REMEDIES = (
+    (
+        "DLL load failed",
+        "Windows cannot load it, most often as the Microsoft Visual C++ runtime is missing; "
+        "install https://aka.ms/vs/17/release/vc_redist.x64.exe (on Arm vc_redist.arm64.exe), and "
+        "start the program again",
+    ),
+    (
+        "cannot allocate memory",
+        "there is not enough memory, or address space, to load it; raise the limit (ulimit -v) or "
+        "close other programs",
+    ),
+    (
+        "failed to map segment",
+        "there is not enough address space to load it, or its folder is mounted noexec; raise the "
+        "limit (ulimit -v), or install it elsewhere",
+    ),
+    (
+        "GLIBC",
+        "its wheel needs a newer system (glibc); install an older one: python -m pip install "
+        "'onnxruntime<1.21'",
+    ),
+    ("No module named 'onnxruntime'", "install it: python -m pip install onnxruntime"),
+)
+_OTHERWISE = "reinstall it: python -m pip install --force-reinstall onnxruntime"
+_IN_PART = (
+    "onnxruntime is installed in part only: two of its wheels were installed together, and one was "
+    "removed. " + _OTHERWISE[0].upper() + _OTHERWISE[1:]
+)
+
+
+def import_problem(error: ImportError | None) -> str:
+    """What to say of an ``error`` of the import, or of a package that holds nothing for None."""
+    if error is None:
+        return _IN_PART
+    text = " ".join(str(error).split())
+    remedy = next((advice for sign, advice in _REMEDIES if sign in text), _OTHERWISE)
+    python = ".".join(map(str, sys.version_info[:2]))
+    return f"onnxruntime cannot be imported in Python {python}: {text}; {remedy}"
