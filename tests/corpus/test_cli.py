@@ -286,3 +286,13 @@ def test_another_jobs_output_is_not_overwritten(run: Command) -> None:
     assert err == "embedge: v.npy holds the vectors of these rows already; nothing was written\n"
     run("embed", "b.txt", "-o", "v.npy", "--force")
     assert len(load("v.npy")) == 1
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet", "arrow"])
+def test_texts_that_were_kept_are_shown(run: Command, form: str) -> None:
+    if form != "jsonl":
+        pytest.importorskip("pyarrow", reason="needs pip install 'embedge[corpus]'")
+    run("embed", "a.jsonl", "--field", "body", "--id", "key", "-o", f"v.{form}", "--with-text")
+    expected, _ = run("search", "a b", "a.jsonl", "--field", "body", "--id", "key", "--json")
+    assert run("search", "a b", f"v.{form}", "--json")[0] == expected
+    assert run("duplicates", f"v.{form}", "--threshold", "0.9999")[0] == "k0\ta b\nk2\ta b\n"

@@ -65,6 +65,7 @@ def metadata(encoder: Encoder, **changes: Any) -> dict[str, Any]:
         "prompt": "passage",
         "overflow": "truncate",
         "columns": [],
+        "text_column": None,
         "rows": 100,
         "ids_are_rows": True,
         "skipped": 0,

@@ -129,6 +129,7 @@ class _Job:
         self._described = {
             **describe(encoder, options.dtype, options.prompt, options.overflow),
             "columns": self._keep,
+            "text_column": corpus.fields.text if corpus.fields.text in self._keep else None,
         }
         self.identity = {
             **self._described,

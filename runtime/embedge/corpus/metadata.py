@@ -31,6 +31,7 @@ class Metadata:
         prompt: name of the prompt that was put in front of each text, or None.
         overflow: what happened to texts longer than the model takes.
         columns: of the input, kept beside the vectors.
+        text_column: which of them holds the texts, or None.
         rows: how many vectors there are.
         ids_are_rows: whether the ids are the rows' numbers from 0.
         skipped: rows of the input without a vector.
@@ -50,6 +51,7 @@ class Metadata:
     prompt: str | None
     overflow: str
     columns: list[str]
+    text_column: str | None
     rows: int
     ids_are_rows: bool
     skipped: int
@@ -105,6 +107,7 @@ def _sha256(values: dict[str, Any]) -> str:
 _TYPES: dict[str, tuple[type, ...]] = {
     "format": (int,), "model": (str,), "fingerprint": (str,), "dim": (int,), "dtype": (str,),
     "similarity": (str,), "prompt": (str, NoneType), "overflow": (str,), "columns": (list,),
+    "text_column": (str, NoneType),
     "rows": (int,),
     "ids_are_rows": (bool,), "skipped": (int,), "tokens": (int,), "truncated": (int,),
     "input_sha256": (str,), "vectors_sha256": (str,), "ids_sha256": (str,),

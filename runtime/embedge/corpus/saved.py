@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -79,7 +79,7 @@ def open_vectors(path: Path, metadata: Metadata | None = None) -> Iterator[Store
         rows = RowFile(stream, offset, (metadata.rows, metadata.width), dtype)
 
         def find(wanted: Sequence[int]) -> dict[int, tuple[Id, str | None]]:
-            return {row: (key, None) for row, key in pick(_ids(real, metadata), wanted)}
+            return dict(pick(_ids_and_texts(real, metadata), wanted))
 
         yield StoredVectors(rows, metadata.dim, metadata.dtype, metadata.similarity, find)
 
@@ -152,6 +152,21 @@ def _ids(path: Path, metadata: Metadata) -> Iterator[Id]:
     if metadata.ids_are_rows:
         return iter(range(metadata.rows))
     return _read_ids(sidecar(path, "ids"))
+
+
+def _ids_and_texts(path: Path, metadata: Metadata) -> Iterator[tuple[Id, str | None]]:
+    """The ids of a file of vectors, and the texts where they were kept."""
+    column = metadata.text_column
+    if column is None:
+        yield from ((key, None) for key in _ids(path, metadata))
+        return
+    with path.open("rb") as stream:
+        if path.suffix.lower() == ".jsonl":
+            rows: Iterator[dict[str, Any]] = map(json.loads, stream)
+        else:
+            table = arrow.Table(stream, path.suffix[1:].lower(), str(path))
+            rows = table.rows(["id", column])
+        yield from ((row["id"], row[column]) for row in rows)
 
 
 def _read_ids(path: Path) -> Iterator[Id]:
