@@ -40,10 +40,13 @@ def start(program: list[str], variables: dict[str, str], *, frozen: bool = True)
         if root and frozen
         else []
     )
+    # The namespace ends with its first process. That is a shell, for a program that changes its
+    # user is no longer killed with its parent.
+    first = ["sh", "-c", '"$@"; exit $?', "sh"]
     begin = time.perf_counter()
     try:
         done = subprocess.run(
-            [*namespaces, *user, "prlimit", f"--nproc={PROCESSES}", *program],
+            [*namespaces, *first, *user, "prlimit", f"--nproc={PROCESSES}", *program],
             cwd="/",
             env=variables | {"PATH": "/usr/bin:/bin"},
             capture_output=True,
