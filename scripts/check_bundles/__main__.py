@@ -76,7 +76,8 @@ def check(bundler: Bundler, environment: Environment, expected: list[float]) -> 
     best = f"{min(run.seconds for run in runs):.2f}" if answers else "-"
     peak = max((answer.get("peak_mb", 0.0) for answer in answers), default=0.0)
     cells = f"{size_mb(bundle):5.0f}  {best:>7}  {f'{peak:.0f}' if peak else '-':>7}"
-    print(f"{bundler.title:28}  {cells}  {'; '.join(problems) or 'none'}", flush=True)
+    told = "; ".join(" / ".join(problem.splitlines()) for problem in problems)
+    print(f"{bundler.title:28}  {cells}  {told or 'none'}", flush=True)
     return problems
 
 

@@ -49,6 +49,7 @@ def start(program: list[str], variables: dict[str, str], *, frozen: bool = True)
             [*namespaces, *first, *user, "prlimit", f"--nproc={PROCESSES}", *program],
             cwd="/",
             env=variables | {"PATH": "/usr/bin:/bin"},
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=TIMEOUT_S,
