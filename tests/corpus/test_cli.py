@@ -296,3 +296,17 @@ def test_texts_that_were_kept_are_shown(run: Command, form: str) -> None:
     expected, _ = run("search", "a b", "a.jsonl", "--field", "body", "--id", "key", "--json")
     assert run("search", "a b", f"v.{form}", "--json")[0] == expected
     assert run("duplicates", f"v.{form}", "--threshold", "0.9999")[0] == "k0\ta b\nk2\ta b\n"
+
+
+def test_verify_vectors(run: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    run("embed", "a.txt", "-o", "v.npy")
+    assert main(["verify", "v.npy"]) == 0
+    out = capsys.readouterr().out
+    assert out == "v.npy: 4 vectors of tiny, as they were written: their checksums hold.\n"
+    assert main(["verify", "v.npy", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == 4
+    data = bytearray(Path("v.npy").read_bytes())
+    data[-1] ^= 1
+    Path("v.npy").write_bytes(data)
+    assert main(["verify", "v.npy"]) == 2
+    assert "the vectors are not those that were written" in capsys.readouterr().err

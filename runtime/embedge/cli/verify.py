@@ -2,11 +2,14 @@
 
 import argparse
 from dataclasses import asdict
+from pathlib import Path
 
 from embedge.cli.info import add_file_argument
 from embedge.cli.options import model_path
 from embedge.cli.streams import print_json, say
 from embedge.cli.survey import survey
+from embedge.corpus.output import OUTPUT_SUFFIXES
+from embedge.corpus.saved import verify_vectors
 from embedge.encoder import Encoder
 from embedge.modelfile.card import printable
 from embedge.modelfile.default import default_model
@@ -18,6 +21,7 @@ EXAMPLES = """examples:
   embedge verify
   embedge verify my-model.onnx && echo "this machine gives the right vectors"
   embedge verify my-model.onnx --providers all
+  embedge verify vectors.npy
 """
 
 
@@ -35,7 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print each probe's cosines; returns 0 where all hold, else 1."""
+    """Print each probe's cosines; returns 0 where all hold, else 1.
+
+    A file of vectors is checked against its metadata instead; raises CorpusError where it differs.
+    """
+    if arguments.file is not None and arguments.file.suffix.lower() in OUTPUT_SUFFIXES:
+        return _verify_vectors(arguments.file, arguments.json)
     file = read(model_path(arguments.file) or default_model())
     if arguments.providers == "all":
         return _survey(file, arguments.json)
@@ -52,6 +61,18 @@ def run(arguments: argparse.Namespace) -> int:
     if not verdict.holds:
         print(f"This machine gives {verdict.difference()}.")
     return 0 if verdict.holds else 1
+
+
+def _verify_vectors(path: Path, as_json: bool) -> int:
+    metadata = verify_vectors(path)
+    if as_json:
+        print_json(asdict(metadata), indent=2)
+    else:
+        print(
+            f"{path}: {metadata.rows:,} vectors of {printable(metadata.model)}, as they were "
+            "written: their checksums hold."
+        )
+    return 0
 
 
 def _survey(file: ModelFile, as_json: bool) -> int:

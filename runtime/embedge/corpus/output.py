@@ -213,3 +213,4 @@ _FORMS: dict[str, Callable[[BinaryIO, Content], None]] = {
     ".parquet": _write_parquet,
     ".arrow": _write_ipc,
 }
+OUTPUT_SUFFIXES = tuple(_FORMS)
