@@ -52,7 +52,11 @@ ONLY_IMPORTERS = {  # library: the modules that may import it, so that the rest 
 }
 RUNTIME_LIBRARIES = {"numpy", "onnxruntime", "tokenizers"}  # the dependencies of the package
 # Of extras, by name so that PyInstaller sees them; nothing imports these modules unasked.
-EXTRA_LIBRARIES = {"embedge.serve.http": {"starlette"}, "embedge.serve.run": {"uvicorn"}}
+EXTRA_LIBRARIES = {
+    "embedge.serve.connection": {"uvicorn"},
+    "embedge.serve.http": {"starlette"},
+    "embedge.serve.run": {"uvicorn"},
+}
 
 MODULES = {
     ".".join([package, *path.relative_to(folder).with_suffix("").parts]): path

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +16,7 @@ import pytest
 
 from embedge import Encoder
 
+SERVE = (sys.executable, "-m", "embedge", "serve")
 PATIENCE = 60  # seconds after which what hangs is ended, so that a fault fails a test
 
 
@@ -87,11 +88,11 @@ def gated(encoder: Encoder) -> GatedPipeline:
 
 
 class Child:
-    """`embedge serve` as a child process."""
+    """`embedge serve`, or another ``program``, as a child process."""
 
-    def __init__(self, *arguments: str, **environment: str) -> None:
+    def __init__(self, *arguments: str, program: Sequence[str] = SERVE, **environment: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "embedge", "serve", *arguments],
+            [*program, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, **environment},
@@ -131,8 +132,8 @@ def children() -> Iterator[Start]:
     """Start children that are killed when the test has ended, or takes too long."""
     started: list[tuple[Child, threading.Timer]] = []
 
-    def start(*arguments: str, **environment: str) -> Child:
-        child = Child(*arguments, **environment)
+    def start(*arguments: str, **options: Any) -> Child:
+        child = Child(*arguments, **options)
         timer = threading.Timer(PATIENCE, child.process.kill)
         timer.start()
         started.append((child, timer))

@@ -118,7 +118,7 @@ class _Embeddings:
             response = await self._response(Request(scope, receive), receive, share)
             async with asyncio.timeout(self._limits.seconds):  # else a slow reader stays for ever
                 await response(scope, receive, send)
-        except ClientDisconnect:
+        except (ClientDisconnect, TimeoutError):  # the rest of the answer has no reader
             pass
         finally:
             share.leave()
@@ -226,7 +226,11 @@ def _overloaded() -> Response:
 
 
 def _from_exception(error: HTTPException) -> Response:
-    return _overloaded() if error.status_code == 503 else _error(error.status_code, error.detail)
+    if error.status_code == 503:
+        return _overloaded()
+    response = _error(error.status_code, error.detail)
+    response.headers.update(error.headers or {})  # Allow, where the method was wrong
+    return response
 
 
 async def _on_http_exception(request: Request, error: Any) -> Response:

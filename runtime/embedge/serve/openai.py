@@ -47,7 +47,8 @@ def parse_body(encoder: Encoder, data: bytes) -> tuple[Request, str]:
     Raises:
         EmbedgeError: the body is not one that can be answered; says why.
     """
-    fields = parse_object(data)
+    given = parse_object(data)
+    fields = {name: value for name, value in given.items() if value is not None}  # as .NET sends
     check_fields(fields, FIELDS)
     _check_model(encoder, fields.get("model"))
     texts = _texts(fields.get("input"))

@@ -9,14 +9,15 @@ import signal
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import uvicorn
 import uvicorn.lifespan.off
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from embedge.encoder import Encoder
 from embedge.errors import OptionError
+from embedge.serve.connection import Connection
 from embedge.serve.guard import Guard, is_loopback
 from embedge.serve.http import Limits, make_app
 from embedge.serve.scheduler import Scheduler
@@ -52,25 +53,32 @@ def serve_http(
         )
     with _listen(address) as listener, Scheduler(encoder) as scheduler:
         limits = Limits()
-        config = uvicorn.Config(
-            make_app(encoder, scheduler, guard, limits),
-            http=H11Protocol,
-            ws="none",
-            lifespan="off",
-            log_config=None,  # warnings go to standard error, the rest nowhere
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            date_header=False,
-            limit_concurrency=_MAX_CONNECTIONS,
-            timeout_graceful_shutdown=int(limits.seconds),
-        )
+        config = make_config(make_app(encoder, scheduler, guard, limits), limits)
         shown = f"[{address.host}]" if ":" in address.host else address.host
         url = f"http://{shown}:{listener.getsockname()[1]}"
         asyncio.run(_serve(config, listener, lambda: ready(url)))
 
 
-async def _serve(config: Any, listener: socket.socket, ready: Callable[[], None]) -> None:
+def make_config(app: Any, limits: Limits) -> uvicorn.Config:
+    """How uvicorn runs the app."""
+    return uvicorn.Config(
+        app,
+        http=partial(Connection, seconds=limits.seconds),
+        ws="none",
+        lifespan="off",
+        log_config=None,  # warnings go to standard error, the rest nowhere
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        date_header=False,
+        limit_concurrency=_MAX_CONNECTIONS,
+        timeout_graceful_shutdown=int(limits.seconds),
+    )
+
+
+async def _serve(
+    config: uvicorn.Config, listener: socket.socket, ready: Callable[[], None]
+) -> None:
     # The steps of Server.serve() but its main loop, which wakes up ten times a second.
     server = uvicorn.Server(config)
     config.load()

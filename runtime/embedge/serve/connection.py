@@ -1,0 +1,63 @@
+"""A connection of uvicorn that ends where its client does nothing for too long.
+
+Needs the extra `embedge[server]`.
+"""
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+
+class Connection(H11Protocol):  # type: ignore[misc]  # an extra, so mypy may not see its types
+    """Closes itself after ``seconds`` of waiting for headers, or for its client to take an answer.
+
+    uvicorn itself waits for ever.
+    """
+
+    def __init__(self, *arguments: Any, seconds: float, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._seconds = seconds
+        self._to_send: asyncio.TimerHandle | None = None  # a request
+        self._to_take: asyncio.TimerHandle | None = None  # an answer
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        """Await a request."""
+        super().connection_made(transport)
+        self._watch_headers()
+
+    def data_received(self, data: bytes) -> None:
+        """Await a request, until its headers are complete."""
+        super().data_received(data)
+        self._watch_headers()
+
+    def pause_writing(self) -> None:
+        """Await that the client takes what was written."""
+        super().pause_writing()
+        self._to_take = self._abort_later()
+
+    def resume_writing(self) -> None:
+        """The client has taken most of it."""
+        super().resume_writing()
+        _cancel(self._to_take)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Await nothing more."""
+        _cancel(self._to_send)
+        _cancel(self._to_take)
+        super().connection_lost(exc)
+
+    def _watch_headers(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            _cancel(self._to_send)
+            self._to_send = None
+        elif self._to_send is None:
+            self._to_send = self._abort_later()
+
+    def _abort_later(self) -> asyncio.TimerHandle:
+        return asyncio.get_running_loop().call_later(self._seconds, self.transport.abort)
+
+
+def _cancel(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()
