@@ -22,10 +22,11 @@ def serve(*arguments: str, program: tuple[str, ...] = ("-m", "embedge")) -> tupl
     return ended.returncode, ended.stderr
 
 
-@pytest.mark.parametrize("missing", ["starlette", "uvicorn"])
-def test_the_server_says_what_to_install(tiny_file: Path, missing: str) -> None:
-    if missing == "uvicorn":
-        pytest.importorskip("starlette", reason='needs: python -m pip install "embedge[server]"')
+@pytest.mark.parametrize(
+    ("missing", "present"), [("starlette", "uvicorn"), ("uvicorn", "starlette")]
+)
+def test_the_server_says_what_to_install(tiny_file: Path, missing: str, present: str) -> None:
+    pytest.importorskip(present, reason='needs: python -m pip install "embedge[server]"')
     arguments = "--port", "0", "--model", str(tiny_file)
     status, shown = serve(*arguments, program=("-c", WITHOUT.format(missing)))
     assert status == 2
