@@ -31,13 +31,14 @@ LAYERS = {
         {"__main__", "__pyinstaller"},
     ),
     "embedge_export": (
+        {"catalogue"},  # where recipes are
         {"recipe", "graph"},  # what is to be done, and ONNX graphs: neither knows PyTorch
         {"quantization"},  # graphs to int8 and fp16 graphs
         {"source"},  # the only users of PyTorch
         {"pack"},  # graph and settings to a model file
         {"checks"},  # whether a file gives its source's vectors
         {"pipeline"},  # the steps in their order
-        {"compare", "cli"},
+        {"compare", "models", "cli"},
         {"__init__"},
     ),
 }

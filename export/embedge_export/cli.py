@@ -15,7 +15,7 @@ INSTALL = "python -m pip install 'embedge[export]'"
 EXAMPLES = """examples:
   embedge export sentence-transformers/all-MiniLM-L6-v2 -o all-MiniLM-L6-v2.onnx
   embedge export ./my-fine-tuned-model -o my-model.onnx --format fp32
-  embedge export models/all-MiniLM-L6-v2 -o model.onnx      (a recipe)
+  embedge export bge-small-en-v1.5 -o bge-small-en-v1.5.onnx      (of `embedge models`)
   embedge export ./my-fine-tuned-model --all -o models
 """
 

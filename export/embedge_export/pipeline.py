@@ -152,6 +152,10 @@ def _export(
         wanted = {QUANTIZED[format].portable for format in outputs if format in QUANTIZED}
         models = {kind: simplify(attached, portable=kind) for kind in wanted | {False}}
         del attached
+    if recipe.dim not in (None, dim):
+        raise ExportError(
+            "graph", f"the recipe expects {recipe.dim} components, the model has {dim}"
+        )
     settings = _settings(source, dim)
     with _step("verify"):
         verifier.fp32(models[False], settings)
