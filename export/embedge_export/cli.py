@@ -25,8 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     parser.add_argument(
         "source",
-        help="a recipe.toml or its folder, a sentence-transformers or transformers folder, "
-        "or a hub id",
+        help="a name of `embedge models`, a recipe.toml or its folder, a folder of "
+        "sentence-transformers or transformers, or a hub id",
     )
     parser.add_argument(
         "-o", "--output", required=True, type=Path, help="the file to write (--all: its folder)"
