@@ -19,6 +19,7 @@ LAYERS = {
         {"modelfile"},  # judges hostile bytes, so it must not load onnxruntime or a tokenizer
         {"text"},  # str to token ids: knows limits and prompts, no graph
         {"ort"},  # token ids to vectors: the only layer that knows onnxruntime
+        {"formats"},  # how a file of each format is made
         {"pipeline"},  # the steps of encoding, which a server interleaves
         {"streaming"},  # those of one call, over many texts
         {"documents"},  # passages of a document, and their vectors in context
@@ -31,14 +32,14 @@ LAYERS = {
         {"__main__", "__pyinstaller"},
     ),
     "embedge_export": (
-        {"catalogue"},  # where recipes are
-        {"recipe", "graph"},  # what is to be done, and ONNX graphs: neither knows PyTorch
+        {"recipe", "graph", "texts"},  # what is to be done, and ONNX graphs: neither knows PyTorch
         {"quantization"},  # graphs to int8 and fp16 graphs
         {"source"},  # the only users of PyTorch
         {"pack"},  # graph and settings to a model file
-        {"checks"},  # whether a file gives its source's vectors
+        {"checks", "steps"},  # whether a file gives its source's vectors
+        {"formats"},  # how a file of each format is made
         {"pipeline"},  # the steps in their order
-        {"compare", "models", "cli"},
+        {"compare", "cli"},
         {"__init__"},
     ),
 }

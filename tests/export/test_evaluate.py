@@ -9,7 +9,7 @@ import pytest
 from embedge.cli.main import main
 from embedge.errors import ExportError, OptionError
 from embedge.modelfile.file import read
-from embedge_export import export_all, pipeline
+from embedge_export import export_all, formats
 from embedge_export.checks.evaluate import Pairs, anisotropy, rank_correlation, spearman
 from embedge_export.quantization.calibration import calibration_texts
 
@@ -103,8 +103,8 @@ def test_all_formats_at_once_with_an_evaluation(sentence_folder: Path, tmp_path:
 def test_a_set_of_which_one_fails_is_not_written(
     sentence_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    strict = replace(pipeline.QUANTIZED["fp16"], mean_cosine=1.1)
-    monkeypatch.setitem(pipeline.QUANTIZED, "fp16", strict)
+    strict = replace(formats.QUANTIZED["fp16"], mean_cosine=1.1)
+    monkeypatch.setitem(formats.QUANTIZED, "fp16", strict)
     with pytest.raises(ExportError, match="verify: fp16 against fp32: mean cosine"):
         export_all(sentence_folder, tmp_path, calibration=CALIBRATION)
     assert list(tmp_path.iterdir()) == []

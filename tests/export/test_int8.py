@@ -8,18 +8,29 @@ from tests.export import traced
 from embedge.errors import ExportError
 from embedge_export.graph.ir import Graph
 from embedge_export.quantization import int8 as quantize
-from embedge_export.quantization.calibration import calibration_texts, samples
+from embedge_export.quantization.calibration import (
+    calibration_texts,
+    held_back_texts,
+    samples,
+    split,
+)
 from embedge_export.quantization.int8 import find_activations, quantize_int8
-from embedge_export.quantization.rounding import (
+from embedge_export.quantization.products import fold_smoothing
+from embedge_export.quantization.ranges import (
+    ALPHAS,
     fake_quantize,
     full_range,
+    search_range,
+    smoothing,
+)
+from embedge_export.quantization.rounding import (
     gptq,
     round_to_fp16,
     saturation_safe,
     search_scales,
-    smoothing,
 )
 from embedge_export.quantization.tables import row_error, store_as_fp16
+from embedge_export.texts import read_lines
 
 PADDED = [traced.feeds(4, 20, "right", seed=1)]
 
@@ -86,19 +97,44 @@ def test_moments_that_rounding_errors_made_indefinite_are_damped_more():
 
 def test_full_range_by_hand():
     rows = np.array([[-1.0, 0.0], [0.5, 1.55]], np.float32)
-    scale, zero = full_range(rows)
+    scale, zero_point = full_range(rows)
     assert scale == pytest.approx(0.01)
-    assert zero == 100
-    assert fake_quantize(rows, scale, zero) == pytest.approx(rows, abs=1e-6)
+    assert zero_point == 100
+    assert fake_quantize(rows, scale, zero_point) == pytest.approx(rows, abs=1e-6)
+    assert full_range(rows, 2.0) == (pytest.approx(0.02), 100)
 
 
 def test_smoothing_by_hand():
     rows, weight = np.array([[4.0, -1.0]], np.float32), np.ones((2, 3), np.float32)
-    assert smoothing(rows, weight, 0.5) == pytest.approx([0.5**0.5, 2**0.5], rel=2**-11)
+    large = [4, 3.25]  # the smaller is raised to the third quartile
+    expected = (large[0] * large[1]) ** 0.25 / np.sqrt(large)
+    assert smoothing(rows, weight, 0.5) == pytest.approx(expected, rel=2**-11)
     assert smoothing(rows, weight, 0.0) == pytest.approx([1, 1])
 
 
-def test_to_half_by_hand():
+def test_a_range_is_not_chosen_by_the_rows_that_it_is_judged_by():
+    """A channel that only one block of rows knows: most smoothing fits that block, and clips the
+    others; least smoothing does not."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(0, 1, (64, 16)).astype(np.float32)
+    for block in range(8):  # blocks are dealt to the halves in turn
+        rows[8 * block : 8 * block + 8, 2 * block : 2 * block + 2] *= 30
+    weight = rng.normal(0, 1, (16, 4)).astype(np.float32)
+    found = search_range(rows, weight, np.full(64, 1 / 64, np.float32))
+    own = min(ALPHAS, key=lambda alpha: range_error(rows, rows, weight, alpha))
+    assert np.array_equal(found.factor, smoothing(rows, weight, ALPHAS[0]))
+    assert own != ALPHAS[0]
+
+
+def range_error(fitted, test, weight, alpha):
+    """The squared error on `test` of the range that `fitted` gives."""
+    factor = smoothing(fitted, weight, alpha)
+    smooth = test * factor
+    error = fake_quantize(smooth, *full_range(fitted * factor)) - smooth
+    return float((error**2).sum(0) @ ((weight / factor[:, None]) ** 2).sum(1))
+
+
+def test_round_to_fp16_by_hand():
     """float16 has 11 bits: 2049 is between two of its numbers, and 1e-6 is below its full range."""
     values = np.array([1.0, 2049.0, 1e-6, 1e6, 0.0], np.float32)
     assert round_to_fp16(values).tolist() == np.float32([1, 2048, 1e-6, 1e6, 0]).tolist()
@@ -181,7 +217,7 @@ def test_folding_a_factor_keeps_the_function(places, shape, folded):
     for name, value in constants.items():
         model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(value), name))
     work = Graph(model)
-    quantize.fold_smoothing(work)
+    fold_smoothing(work)
     result = work.finish()
     assert traced.operators(result)["Mul"] == traced.operators(model)["Mul"] - folded
     for feed in traced.FEEDS:
@@ -214,13 +250,11 @@ def test_the_same_bytes_every_time_on_any_number_of_cpus(plain, int8, cpus, monk
     assert plain.SerializeToString() == before
 
 
-def test_progress_counts_the_activations(plain, terminal, monkeypatch):
-    monkeypatch.setattr("sys.stderr", terminal)
-    quantize_int8(plain, traced.FEEDS)
-    assert terminal.getvalue() == ""
-    quantize_int8(plain, traced.FEEDS, progress=True)
-    activations = len(find_activations(Graph(plain)))
-    assert f" {activations}/{activations} activations, " in terminal.getvalue().splitlines()[-1]
+def test_progress_counts_the_activations(plain, monkeypatch):
+    monkeypatch.setattr(quantize, "EVERY", 3)
+    quantizer, lines = quantize.Quantizer(plain, traced.FEEDS), []
+    quantizer.quantize(quantizer.activations, notify=lines.append)
+    assert lines == [f"{n} of 8 activations quantized" for n in (3, 6, 8)]
 
 
 def test_a_graph_without_linear_layers_comes_through():
@@ -272,10 +306,28 @@ def test_table_centre_is_used_where_a_few_columns_are_large():
     assert row_error(table - np.median(table, 0)) < 0.5 * row_error(table)
 
 
-def test_calibration_texts():
-    texts = calibration_texts()
-    assert len(texts) >= 200
+@pytest.mark.parametrize("texts", [calibration_texts(), held_back_texts()])
+def test_shipped_texts(texts):
+    """Those to choose ranges with and those to measure on are of the same kinds."""
+    assert len(texts) >= 100
     assert len(set(texts)) == len(texts)
-    assert max(map(len, texts)) > 800
+    assert "" in texts
+    assert sum(0 < len(text.split()) <= 3 and len(text) < 20 for text in texts) >= 5
+    assert max(map(len, texts)) > 400
     assert any(text.isupper() for text in texts)
-    assert {"0", "я", "天", "ا", "न", "😂"} <= set("".join(texts))
+    assert any(text.startswith(("def ", "import ")) for text in texts)
+    assert set("0яاनの天τ") <= set("".join(texts))
+    assert any("가" <= letter <= "힣" for letter in "".join(texts))
+
+
+def test_held_back_texts_choose_no_ranges():
+    assert set(calibration_texts()) & set(held_back_texts()) == {""}
+    assert split(["a", "b", "c"]) == (["a", "c"], ["b"])
+    assert split(["a"]) == (["a"], ["a"])  # there is nothing else to measure on
+
+
+def test_blank_lines_are_the_empty_text():
+    assert read_lines("a\n\nb \r\n") == ["a", "", "b "]
+    assert read_lines("a\n\n") == ["a", ""]
+    assert read_lines("a") == ["a"]
+    assert read_lines("") == []

@@ -4,12 +4,13 @@ import pytest
 from embedge.errors import ExportError
 from embedge_export.checks.verify import compare, tools
 
+TEXTS = ["a text", "b " * 50]
 REFERENCE = np.array([[1, 0], [0, 1]], np.float32)
 
 
 def test_the_figures_by_hand() -> None:
     got = np.array([[1, 0], [0.6, 0.8]], np.float32)
-    assert compare("x", got, REFERENCE, normalized=True) == {
+    assert compare("x", got, REFERENCE, TEXTS, normalized=True) == {
         "cosine_mean": 0.9,
         "cosine_min": 0.8,
         "largest_difference": 0.6,
@@ -27,14 +28,14 @@ def test_the_figures_by_hand() -> None:
 )
 def test_what_is_refused(got: np.ndarray, message: str) -> None:
     with pytest.raises(ExportError, match=message):
-        compare("x", got, REFERENCE, normalized=True, min_cosine=0.99999)
+        compare("x", got, REFERENCE, TEXTS, normalized=True, min_cosine=0.99999)
 
 
 def test_the_mean_may_hold_where_the_minimum_does_not() -> None:
     got = np.array([[1, 0], [0.2, 0.98]], np.float32)
-    compare("x", got, REFERENCE, normalized=False, mean_cosine=0.98)
+    compare("x", got, REFERENCE, TEXTS, normalized=False, mean_cosine=0.98)
     with pytest.raises(ExportError, match=r"mean cosine 0\.98"):
-        compare("x", got, REFERENCE, normalized=False, mean_cosine=0.995)
+        compare("x", got, REFERENCE, TEXTS, normalized=False, mean_cosine=0.995)
 
 
 def test_the_versions_of_all_tools_are_named() -> None:

@@ -76,6 +76,10 @@ class Graph:
         item = self.initializers.get(name)
         return None if item is None else numpy_helper.to_array(item)
 
+    def value(self, name: str) -> Array:
+        """The value of an initializer that is known to be there."""
+        return numpy_helper.to_array(self.initializers[name])
+
     def scalar(self, name: str) -> float | None:
         """The value of an initializer with one element, or None."""
         value = self.constant(name)

@@ -10,6 +10,7 @@ import numpy as np
 
 from embedge_export.graph.ir import Array, Graph
 from embedge_export.quantization.parallel import parallel_map
+from embedge_export.texts import read_lines
 
 MASK = "attention_mask"
 ROWS = 16384  # rows kept per activation
@@ -17,9 +18,23 @@ BYTES = 1 << 30  # samples in memory at a time; each time the graph runs again
 
 
 def calibration_texts() -> list[str]:
-    """The texts that ship with the exporter, one a line: many domains, scripts and lengths."""
-    file = resources.files("embedge_export.quantization").joinpath("calibration.txt")
-    return [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    """The texts that ship to choose ranges with: many domains, scripts and lengths."""
+    return _shipped("calibration.txt")
+
+
+def held_back_texts() -> list[str]:
+    """The texts that ship to measure the result on; none is one of `calibration_texts`."""
+    return _shipped("held_back.txt")
+
+
+def split(texts: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Deal texts in two: every second one is held back from choosing ranges, to measure on."""
+    return list(texts[::2]), list(texts[1::2] or texts)
+
+
+def _shipped(name: str) -> list[str]:
+    file = resources.files("embedge_export.quantization").joinpath(name)
+    return read_lines(file.read_text(encoding="utf-8"))
 
 
 def samples(

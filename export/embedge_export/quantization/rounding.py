@@ -1,4 +1,4 @@
-"""Numbers to eight bits: saturation-safe weights, and ranges of activations.
+"""Weights to eight bits, saturation-safe.
 
 x86 CPUs without VNNI multiply u8 by s8 with `vpmaddubsw`, which adds the products of two
 neighbouring rows of the weight, (0, 1), (2, 3), ..., in 16 signed bits and saturates. With
@@ -98,16 +98,6 @@ def saturation_safe(values: Array) -> Array:
     return values
 
 
-def full_range(rows: Array) -> tuple[np.float32, np.uint8]:
-    """(scale, zero point) of the u8 range that covers all of `rows`, zero included.
-
-    Narrower ranges have less error on the samples, and clip text that is unlike them.
-    """
-    low, high = min(float(rows.min()), 0.0), max(float(rows.max()), 1e-6)
-    scale = np.float32((high - low) / 255)
-    return scale, np.uint8(np.rint(-low / scale))
-
-
 def round_to_fp16(values: Array, smallest: float = 2.0**-14) -> Array:
     """Round float32 values to what float16 holds; those outside its range are kept.
 
@@ -117,26 +107,3 @@ def round_to_fp16(values: Array, smallest: float = 2.0**-14) -> Array:
     size = np.abs(values)
     rounded = np.where(size < 2.0**15, values, 0).astype(np.float16).astype(np.float32)
     return np.where((size >= smallest) & (size < 2.0**15), rounded, values)
-
-
-def fake_quantize(rows: Array, scale: np.float32, zero: np.uint8) -> Array:
-    """`rows` after QuantizeLinear and back, float32."""
-    values = rows / scale
-    np.rint(values, out=values)  # in place: rows may take hundreds of megabytes
-    values += np.float32(zero)
-    np.clip(values, 0, 255, out=values)
-    values -= np.float32(zero)
-    values *= scale
-    return values
-
-
-def smoothing(rows: Array, weight: Array, alpha: float) -> Array:
-    """Per-channel factor float32 (K,) of an activation, and divisor of its weight's rows.
-
-    1 / s of s = max|x|^alpha / max|w|^(1 - alpha): Xiao et al., 2022, equation 4,
-    https://arxiv.org/abs/2211.10438.
-    """
-    large = np.maximum(np.abs(rows).max(0), 1e-5)
-    heavy = np.maximum(np.abs(weight).max(1), 1e-5)
-    scale = large**alpha / heavy ** (1 - alpha)
-    return round_to_fp16(np.asarray(np.exp(np.log(scale).mean()) / scale, np.float32))
