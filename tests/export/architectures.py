@@ -355,7 +355,8 @@ def verify(architecture: Architecture, folder: Path) -> Verified:
             invariant.add(format)
     session = ort.InferenceSession(folder / "model.fp32.onnx")
     differences = [
-        np.abs(session.run(None, feeds)[0] - expected).max() for feeds, expected in padded.values()
+        np.abs(session.run(["sentence_embedding"], feeds)[0] - expected).max()
+        for feeds, expected in padded.values()
     ]
     spread = float((reference @ reference.T)[~np.eye(len(words), dtype=bool)].mean())
     return Verified(spread, cosines, invariant, float(max(differences)), cut)
