@@ -146,8 +146,9 @@ class Encoder:
                 model's default prompt, where it has one.
             overflow: what happens to a text of more than ``max_tokens`` tokens: "truncate" cuts it
                 (counted in ``truncated``, warned of once), "error" raises TextTooLongError,
-                "mean" splits it into windows at word ends and takes the mean of their vectors,
-                weighted by their tokens, normalized where the model normalizes.
+                "mean" splits it into windows at word ends, each with the prompt, and takes the
+                mean of their vectors, weighted by their tokens of the text (without prompt and
+                special tokens), normalized where the model normalizes.
             progress: True draws a bar on standard error, where that is a terminal. A function is
                 called in this thread after every micro-batch, with how many texts are finished and
                 how many there are (None where that is not known). Whatever it raises stops the
@@ -339,8 +340,9 @@ class Encoder:
         if isinstance(texts, str):
             return self.count_tokens([texts], prompt=prompt)[0]
         counts: list[int] = []
-        for start, window in windows(iterate(texts), self._prompt(prompt)):
-            counts += self._pipeline.count(window, start)
+        front = self._prompt(prompt)
+        for start, window in windows(iterate(texts)):
+            counts += self._pipeline.count(window, start, front)
         return counts
 
     def __reduce__(self) -> tuple[Callable[..., "Encoder"], tuple[Any, ...], dict[str, Any]]:

@@ -85,16 +85,17 @@ def explain(
         TextError: the text is not valid Unicode, or too long under "error".
     """
     check_linear(pipeline)
-    fitted = pipeline.tokenize([prompt + text], 0, overflow)
+    fitted = pipeline.tokenize([text], 0, overflow, prompt)
     tokens = iter(pipeline.tokenizer.tokens(prompt + text))
     q = query.astype(np.float64) / max(float(np.linalg.norm(query)), 1e-30)  # (dim,)
-    special = pipeline.tokenizer.max_tokens - pipeline.tokenizer.capacity
-    weights = np.array([max(len(ids) - special, 1) for ids in fitted.ids], np.float64)
+    weights = fitted.weights / fitted.weights.sum()
     found: list[tuple[Token | None, float]] = []
     mean = np.zeros(len(q))  # (dim,) of all windows
-    for ids, weight in zip(fitted.ids, weights / weights.sum(), strict=True):
+    for index, (ids, weight) in enumerate(zip(fitted.ids, weights, strict=True)):
         shares, vector = _window(pipeline, list(map(int, ids)), q, len(fitted.ids) > 1)
-        found += zip(_places(pipeline, len(ids), tokens), (shares * weight).tolist(), strict=True)
+        own = int(fitted.weights[index]) if index else None
+        places = _places(pipeline, len(ids), own, tokens)
+        found += zip(places, (shares * weight).tolist(), strict=True)
         mean += weight * vector
     length = max(float(np.linalg.norm(mean)), 1e-30)
     score = float(q @ mean) / length
@@ -138,11 +139,17 @@ def _pooled(
     )
 
 
-def _places(pipeline: Pipeline, length: int, tokens: Iterator[Token]) -> Iterator[Token | None]:
-    """The token of the text at each place of a sequence, None for special tokens."""
+def _places(
+    pipeline: Pipeline, length: int, own: int | None, tokens: Iterator[Token]
+) -> Iterator[Token | None]:
+    """The token at each place of a sequence, None for special tokens and a repeated prompt.
+
+    ``own`` is how many of ``tokens`` are in the sequence; None where it has the prompt's as well.
+    """
     before, behind = len(pipeline.tokenizer.prefix_ids), len(pipeline.tokenizer.suffix_ids)
-    yield from [None] * before
-    for _ in range(length - before - behind):
+    own = length - before - behind if own is None else own
+    yield from [None] * (length - behind - own)
+    for _ in range(own):
         yield next(tokens)
     yield from [None] * behind
 

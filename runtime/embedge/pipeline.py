@@ -48,13 +48,13 @@ class Pipeline:
         """The session."""
         return self.check_open()[1]
 
-    def tokenize(self, texts: list[str], start: int, overflow: Overflow) -> Sequences:
-        """Token id sequences of texts that have their prompts; raises as `sequences` does."""
-        return ort_call(partial(sequences, self.tokenizer, texts, start, overflow))
+    def tokenize(self, texts: list[str], start: int, overflow: Overflow, prompt: str) -> Sequences:
+        """Token id sequences of texts, each with the prompt; raises as `sequences` does."""
+        return ort_call(partial(sequences, self.tokenizer, texts, start, overflow, prompt))
 
-    def count(self, texts: list[str], start: int) -> list[int]:
+    def count(self, texts: list[str], start: int, prompt: str) -> list[int]:
         """Tokens of each text before truncation; raises as `TextTokenizer.count` does."""
-        return ort_call(partial(self.tokenizer.count, texts, start))
+        return ort_call(partial(self.tokenizer.count, texts, start, prompt))
 
     def run(self, ids: Sequence[Sequence[int] | NDArray[np.int32]], alone: bool = False) -> Vectors:
         """Vectors of one micro-batch of equally long sequences, float32 (batch, model's dim)."""
@@ -69,11 +69,9 @@ class Pipeline:
         """
         check_vectors(vectors, self.settings.normalized)
         if not fitted.first.all():
-            special = self.tokenizer.max_tokens - self.tokenizer.capacity
-            weights = token_counts(fitted) - special
+            normalize = self.settings.normalized
             vectors = cast(
-                Vectors,
-                mean_of_windows(vectors, weights, fitted.first, self.settings.normalized),
+                Vectors, mean_of_windows(vectors, fitted.weights, fitted.first, normalize)
             )
         return cast(Vectors, shorten(vectors, dim, self.settings.normalized))
 
@@ -91,8 +89,3 @@ class Pipeline:
         if parts is None:
             raise ClosedError("this Encoder has been closed; make a new one")
         return parts
-
-
-def token_counts(fitted: Sequences) -> NDArray[np.int64]:
-    """Tokens of each sequence, shape (sequences,)."""
-    return np.fromiter(map(len, fitted.ids), np.int64, len(fitted.ids))

@@ -149,8 +149,9 @@ class _Source:
         if found.cut:
             self._request.count_truncated(found.cut)
         results.expect(found.first)
-        for ids, first in zip(found.ids, found.first.tolist(), strict=True):
-            yield TokenSequence(self._sequences, np.array(ids, np.int32), first)
+        marks = zip(found.ids, found.first.tolist(), found.weights.tolist(), strict=True)
+        for ids, first, weight in marks:
+            yield TokenSequence(self._sequences, np.array(ids, np.int32), first, weight)
             self._sequences += 1
 
     def _slice(self) -> list[str]:
@@ -159,7 +160,7 @@ class _Source:
         while len(texts) < _SLICE_TEXTS and characters < _SLICE_CHARACTERS:
             position = self.position + len(texts)
             try:
-                text = self._request.prompt + check_text(next(self._texts), position)
+                text = check_text(next(self._texts), position)
             except StopIteration:
                 self._end(None)
                 break
@@ -171,7 +172,8 @@ class _Source:
         return texts
 
     def _tokenize(self, texts: list[str]) -> Sequences:
-        return self._pipeline.tokenize(texts, self.position, self._request.overflow)
+        request = self._request
+        return self._pipeline.tokenize(texts, self.position, request.overflow, request.prompt)
 
     def _end(self, error: Exception | None) -> None:
         self.ended, self.error = True, error
@@ -215,5 +217,6 @@ class _Results:
         taken = [self._finished.pop(number) for number in range(self._next, end)]
         self._next = end
         first = np.array([sequence.first for sequence, _ in taken])
-        fitted = Sequences([sequence.ids for sequence, _ in taken], first, cut=0)
+        weights = np.array([sequence.weight for sequence, _ in taken])
+        fitted = Sequences([sequence.ids for sequence, _ in taken], first, weights, cut=0)
         return self._pipeline.finish(fitted, np.stack([vector for _, vector in taken]), self._dim)

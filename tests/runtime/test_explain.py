@@ -9,6 +9,7 @@ import pytest
 
 from embedge import Encoder, OptionError, TextError
 from embedge.explain import Explanation, Share
+from embedge.text.overflow import Overflow
 
 from . import tiny
 
@@ -65,6 +66,21 @@ def test_shares_add_up_to_the_cosine_of_the_vectors(text: str, overflow: str, di
         assert all(text[share.start : share.end] == share.text for share in shares)
         places = [share.start for share in shares if share.text]
         assert places == sorted(places)
+
+
+@pytest.mark.parametrize("overflow", ["truncate", "mean"])
+@pytest.mark.parametrize("text", ["b c cab bca bb a b cccc aa b", "cabcabcabcabcabcabc", "a", ""])
+@pytest.mark.filterwarnings("ignore::embedge.TruncationWarning")
+def test_shares_add_up_where_a_prompt_is_in_every_window(
+    tiny_file: Path, text: str, overflow: Overflow
+) -> None:
+    encoder = Encoder(tiny_file)
+    found = encoder.explain("a b", text, overflow=overflow)
+    vector = encoder.encode_document(text, overflow=overflow)
+    assert found.score == pytest.approx(float(encoder.encode_query("a b") @ vector), abs=1e-6)
+    assert sum(share.share for share in found.tokens) == pytest.approx(found.score, abs=1e-6)
+    if overflow == "mean":
+        assert "".join(share.text for share in found.tokens) == text.replace(" ", "")
 
 
 def test_words_are_whole(default: Encoder) -> None:

@@ -26,7 +26,7 @@ from embedge.text.inputs import iterate, windows
     ids=lambda texts: type(texts).__name__,
 )
 def test_any_container_of_str(texts: Any) -> None:
-    assert list(windows(iterate(texts), "")) == [(0, ["a", "b"])]
+    assert list(windows(iterate(texts))) == [(0, ["a", "b"])]
 
 
 @pytest.mark.parametrize(
@@ -76,23 +76,19 @@ def test_what_is_no_container_of_str(texts: Any) -> None:
 )
 def test_an_item_that_is_no_str_is_named(item: Any, message: str) -> None:
     with pytest.raises(TextError, match=message) as caught:
-        list(windows(["a", "b", item], "a prompt "))
+        list(windows(["a", "b", item]))
     assert caught.value.position == 2
 
 
 def test_no_texts_make_no_window() -> None:
-    assert list(windows([], "prompt ")) == []
-
-
-def test_a_prompt_is_put_in_front_of_each() -> None:
-    assert list(windows(["a", ""], "q: ")) == [(0, ["q: a", "q: "])]
+    assert list(windows([])) == []
 
 
 def test_windows_are_bounded_in_texts_and_characters(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedge.text.inputs, "_WINDOW_TEXTS", 3)
     monkeypatch.setattr(embedge.text.inputs, "_WINDOW_CHARACTERS", 10)
     texts = ["a", "b", "c", "d", "e" * 11, "f", "g" * 5, "h" * 6, "i"]
-    assert list(windows(texts, "")) == [
+    assert list(windows(texts)) == [
         (0, ["a", "b", "c"]),
         (3, ["d", "e" * 11]),
         (5, ["f", "g" * 5, "h" * 6]),
@@ -110,5 +106,5 @@ def test_only_one_window_is_read_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
             read += 1
             yield "a"
 
-    first = windows(endless(), "")
+    first = windows(endless())
     assert [next(first)[0], read, next(first)[0], read] == [0, 3, 3, 6]

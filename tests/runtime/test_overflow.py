@@ -18,7 +18,7 @@ from embedge.text.overflow import mean_of_windows, sequences
 from embedge.text.tokenizer import TextTokenizer
 
 from . import tiny
-from .tiny import CLS, SEP, A, B
+from .tiny import CLS, PART_A, PART_B, SEP, A, B, C
 
 SEVEN = "a b a b a b a"
 
@@ -103,6 +103,50 @@ def test_mean_agrees_with_a_direct_computation(default: Encoder) -> None:
     np.testing.assert_allclose(default.encode(text, overflow="mean"), expected, atol=1e-6)
 
 
+def test_the_prompt_is_in_front_of_every_window_and_has_no_weight(encoder: Encoder) -> None:
+    """Behind "a " five tokens are left: "b c b c b" and "c c".
+
+    With the prompt they are (1 + 2 - 4, 12) and (1 + 2 - 4, 0), of the lengths sqrt(145) and 1.
+    """
+    text = "b c b c b c c"
+    expected = 5 * np.array([-1, 12]) / 145**0.5 + 2 * np.array([-1, 0])
+    expected /= np.linalg.norm(expected)
+    vector = encoder.encode(text, prompt="query", overflow="mean")
+    np.testing.assert_allclose(vector, expected, atol=1e-6)
+    assert encoder.truncated == 0
+
+
+def test_windows_behind_a_prompt_are_texts_of_their_own(encoder: Encoder) -> None:
+    """On a text whose windows are cut by hand; each is encoded with the prompt, on its own."""
+    words = ["abc", "cab", "bb", "a", "c"]
+    text = " ".join(words[i * i % 5] for i in range(40))
+    room = encoder.max_tokens - 2 - 1
+    windows: list[str] = []
+    for word in text.split():
+        longer = f"{windows[-1]} {word}" if windows else word
+        if windows and encoder.count_tokens(longer) - 2 <= room:
+            windows[-1] = longer
+        else:
+            windows.append(word)
+    assert len(windows) > 3
+    weights = np.array(encoder.count_tokens(windows)) - 2
+    vectors = encoder.encode(windows, prompt="passage")
+    expected = unit((weights @ vectors / weights.sum())[None])[0]
+    found = encoder.encode(["a", text], prompt="passage", overflow="mean")
+    np.testing.assert_allclose(found[1], expected, atol=1e-6)
+    np.testing.assert_array_equal(found[0], encoder.encode("a", prompt="passage"))
+
+
+def test_a_prompt_that_fills_a_window_is_refused(tmp_path: Path) -> None:
+    settings = replace(tiny.SETTINGS, prompts={"query": "a b c a b c "})
+    encoder = Encoder(tiny.write(tmp_path / "x.onnx", tiny.model(settings=settings)))
+    message = (
+        "text 1 does not fit into windows of 8 tokens: its prompt alone has 6; use another prompt"
+    )
+    with pytest.raises(TextTooLongError, match=message):
+        encoder.encode(["", "a"], prompt="query", overflow="mean")
+
+
 def test_mean_does_not_depend_on_neighbours_nor_threads(default: Encoder) -> None:
     texts = [" ".join(f"w{i * j % 29}" for j in range(i * 45)) for i in range(6)]
     alone = np.stack([default.encode(text, overflow="mean") for text in texts])
@@ -140,6 +184,15 @@ def test_sequences_know_their_texts() -> None:
     ]  # fmt: skip
     assert fitted.first.tolist() == [True, True, False, False, True]
     assert fitted.cut == 0
+
+
+def test_weights_are_the_tokens_of_the_text() -> None:
+    tokenizer = TextTokenizer(tiny.TOKENIZER, 5)
+    fitted = sequences(tokenizer, ["b", "cab b a"], 0, "mean", "a ")
+    assert [list(ids) for ids in fitted.ids] == [
+        [CLS, A, B, SEP], [CLS, A, C, PART_A, SEP], [CLS, A, PART_B, B, SEP], [CLS, A, A, SEP]
+    ]  # fmt: skip
+    assert fitted.weights.tolist() == [1, 2, 2, 1]
 
 
 def test_a_surrogate_far_inside_a_long_text_is_named(encoder: Encoder) -> None:

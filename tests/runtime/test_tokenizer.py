@@ -84,14 +84,14 @@ def test_max_tokens_must_leave_room_for_a_text(max_tokens: int) -> None:
     ],
 )
 def test_windows_by_hand(tokenizer: TextTokenizer, text: str, windows: list[list[int]]) -> None:
-    assert list(tokenizer.windows(text)) == windows
+    assert list(tokenizer.windows(text)) == [([], ids) for ids in windows]
 
 
 def test_windows_lose_and_invent_nothing(tokenizer: TextTokenizer) -> None:
     words = ["a", "abc", "bb", "cacacaca", "b" * 20, "文"]
     for seed in range(50):
         text = " ".join(words[(seed * i * i + i) % len(words)] for i in range(seed))
-        runs = list(tokenizer.windows(text))
+        runs = [window.ids for window in tokenizer.windows(text)]
         assert sum(runs, []) == tokenizer.ids([text])[0]  # noqa: RUF017  (short lists)
         assert all(len(run) <= tokenizer.capacity for run in runs)
 
@@ -109,7 +109,7 @@ LONG = ["a b c " * 9, "abc\ncab bca  " * 7, "   " * 20 + "a", "ab " * 3 + "c", "
 def test_ids_in_pieces_are_those_of_the_whole_text(tokenizer: TextTokenizer, text: str) -> None:
     whole = Tokenizer.from_str(tiny.TOKENIZER).encode(text, add_special_tokens=False).ids
     assert tokenizer.ids(["b", text, "a"]) == [[B], whole, [A]]
-    assert sum(tokenizer.windows(text), []) == whole  # noqa: RUF017
+    assert [i for window in tokenizer.windows(text) for i in window.ids] == whole
 
 
 @pytest.mark.usefixtures("pieces_of_ten")
@@ -122,6 +122,35 @@ def test_with_a_limit_reading_stops_once_it_is_passed(tokenizer: TextTokenizer) 
     (ids,) = tokenizer.ids(["a " * 1000], limit=6)
     assert 6 < len(ids) <= 12
     assert set(ids) == {A}
+
+
+@pytest.mark.usefixtures("pieces_of_ten")
+def test_a_prompt_is_in_the_first_piece_of_a_long_text(tokenizer: TextTokenizer) -> None:
+    (whole,) = tokenizer.ids(["c b " + "a b c " * 9])
+    assert tokenizer.ids(["b", "a b c " * 9], prompt="c b ") == [[C, B, B], whole]
+    assert tokenizer.count(["b", "a b c " * 9], prompt="c b ") == [5, len(whole) + 2]
+    windows = list(tokenizer.windows("a b c " * 9, prompt="c b "))
+    assert windows[:2] == [([C, B], [A, B, C, A]), ([C, B], [B, C, A, B])]
+    assert [i for window in windows for i in window.ids] == [A, B, C] * 9
+    assert {tuple(window.prompt) for window in windows} == {(C, B)}
+
+
+def test_short_texts_are_tokenized_so_many_characters_at_a_time(
+    tokenizer: TextTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedge.text.tokenizer, "_PIECE_CHARACTERS", 8)
+    monkeypatch.setattr(embedge.text.tokenizer, "_BATCH_CHARACTERS", 10)
+    batches: list[list[str]] = []
+    encode = tokenizer._encode
+
+    def noted(batch: list[str], *rest: Any, **more: Any) -> list[Any]:
+        batches.append(batch)
+        return encode(batch, *rest, **more)
+
+    monkeypatch.setattr(tokenizer, "_encode", noted)
+    texts = ["a b", "b c", "c", "a b c a b c", "a"]
+    assert tokenizer.count(texts, prompt="c ") == [5, 5, 4, 9, 4]
+    assert batches == [["c a b", "c b c"], ["c c"], ["c a b c"], [" a b c"], ["c a"]]
 
 
 @pytest.mark.parametrize("size", [10, 2**16])

@@ -87,7 +87,7 @@ class Encodes(Protocol):
 
 def probe_ids(tokenizer: TextTokenizer, prompt: str, text: str) -> tuple[int, ...]:
     """The token ids that the graph is given for a probe with the text of its ``prompt``."""
-    return tuple(sequences(tokenizer, [prompt + text], 0, "truncate").ids[0])
+    return tuple(sequences(tokenizer, [text], 0, "truncate", prompt).ids[0])
 
 
 def verify(file: ModelFile, encoder: Encodes) -> Verdict:
@@ -157,6 +157,6 @@ class _Direct:
         settings = self.file.settings
         name = settings.default_prompt if prompt is None else prompt
         front = settings.prompts[name] if name else ""
-        fitted = sequences(self.tokenizer, [front + text for text in texts], 0, "truncate")
+        fitted = sequences(self.tokenizer, texts, 0, "truncate", front)
         rows = [self.session.run(np.array([ids] * self.batch, np.int64))[-1] for ids in fitted.ids]
         return np.stack(rows)  # (n, dim)

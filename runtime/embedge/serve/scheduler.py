@@ -185,9 +185,10 @@ class Scheduler:
 
     def _tokenize(self, job: Job, start: int, end: int) -> None:
         request = job.request
-        texts = [request.prompt + text for text in request.texts[start:end]]
+        texts = request.texts[start:end]
         try:
-            part = _Part(job, start, self._pipeline.tokenize(texts, start, request.overflow))
+            fitted = self._pipeline.tokenize(texts, start, request.overflow, request.prompt)
+            part = _Part(job, start, fitted)
         except Exception as error:
             self._end(job, _own(error))
             return

@@ -41,8 +41,8 @@ def _has_keys(texts: Any) -> bool:
     )
 
 
-def windows(items: Iterable[Any], prompt: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield (position of its first text, texts) in lists of bounded size, prompts put in front.
+def windows(items: Iterable[Any]) -> Iterator[tuple[int, list[str]]]:
+    """Yield (position of its first text, texts) in lists of bounded size.
 
     A window ends after _WINDOW_TEXTS texts, or with the text that exceeds _WINDOW_CHARACTERS.
 
@@ -51,13 +51,13 @@ def windows(items: Iterable[Any], prompt: str) -> Iterator[tuple[int, list[str]]
     """
     iterator = enumerate(items)
     while first := next(iterator, None):
-        window = [prompt + check_text(first[1], first[0])]
+        window = [check_text(first[1], first[0])]
         characters = len(window[0])
         while len(window) < _WINDOW_TEXTS and characters <= _WINDOW_CHARACTERS:
             item = next(iterator, None)
             if item is None:
                 break
-            window.append(prompt + check_text(item[1], item[0]))
+            window.append(check_text(item[1], item[0]))
             characters += len(window[-1])
         yield first[0], window
 

@@ -62,27 +62,33 @@ class Sequences:
     Attributes:
         ids: token ids with special tokens, each at most the model's ``max_tokens`` long.
         first: whether a sequence is the first of its text, shape (sequences,).
+        weights: tokens of its text in each of several sequences of a text, without the prompt and
+            special tokens; 1 for the only sequence of a text. Shape (sequences,).
         cut: how many texts lost their end.
     """
 
     ids: Sequence[Sequence[int] | NDArray[np.int32]]
     first: NDArray[np.bool_]
+    weights: NDArray[np.int64]
     cut: int
 
 
 def sequences(
-    tokenizer: TextTokenizer, texts: Sequence[str], start: int, overflow: Overflow
+    tokenizer: TextTokenizer, texts: Sequence[str], start: int, overflow: Overflow, prompt: str = ""
 ) -> Sequences:
     """Token id sequences that fit the model; ``start`` is the position of the first text.
 
+    The prompt is in front of every text, and under "mean" of every window of a text.
+
     Raises:
-        TextTooLongError: a text does not fit, under "error".
+        TextTooLongError: a text does not fit, under "error"; a prompt alone fills a window.
         TextError: a text has no tokens at all, or is not valid Unicode.
     """
     found: list[list[int] | NDArray[np.int32]] = []
     first: list[bool] = []
+    weights: list[int] = []
     cut = 0
-    for index, ids in enumerate(tokenizer.ids(texts, start, tokenizer.capacity)):
+    for index, ids in enumerate(tokenizer.ids(texts, start, tokenizer.capacity, prompt)):
         position, own = start + index, len(found)
         if len(ids) > tokenizer.capacity:
             if overflow == "error":
@@ -92,12 +98,15 @@ def sequences(
                     position,
                 )
             if overflow == "mean":
-                for run in tokenizer.windows(texts[index], position):
-                    found.append(np.array(tokenizer.wrap(run), np.int32))  # a ninth of a list
+                for front, run in tokenizer.windows(texts[index], position, prompt):
+                    sequence = tokenizer.wrap([*front, *run])
+                    found.append(np.array(sequence, np.int32))  # a ninth of a list
+                    weights.append(len(run))
             else:
                 cut += 1
         if len(found) == own:
             found.append(tokenizer.wrap(ids))
+            weights.append(1)
         first += [True] + [False] * (len(found) - own - 1)
         if len(found[-1]) == 0:
             raise TextError(
@@ -105,7 +114,7 @@ def sequences(
                 "tokens either; leave it out",
                 position,
             )
-    return Sequences(found, np.array(first, np.bool_), cut)
+    return Sequences(found, np.array(first, np.bool_), np.array(weights, np.int64), cut)
 
 
 def mean_of_windows(
@@ -115,7 +124,7 @@ def mean_of_windows(
 
     Args:
         vectors: float32 (windows, dim), the windows of a text side by side.
-        weights: tokens of each window, special tokens not included, shape (windows,).
+        weights: tokens of the text in each window, shape (windows,).
         first: whether a window is the first of its text, shape (windows,).
         normalize: scale the means to length 1.
 

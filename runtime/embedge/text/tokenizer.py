@@ -4,18 +4,22 @@ Special tokens are put around the ids here rather than by the tokenizers library
 text can be tokenized in pieces of bounded size and cut or split without losing them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
+from typing import NamedTuple
 
 from tokenizers import Encoding, Tokenizer
 
-from embedge.errors import ModelError, TextError
+from embedge.errors import ModelError, TextError, TextTooLongError
 from embedge.text.limits import check_bounds
 
 # A text of more characters is tokenized in pieces that end before white space: tokenizers needs
 # some 100 bytes of memory per character. Tokenizers that split at white space give the same ids.
 _PIECE_CHARACTERS = 2**16
+# Shorter texts are tokenized together, so many characters at a time, for the same reason.
+_BATCH_CHARACTERS = 2**18
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,13 @@ class Token:
     start: int
     end: int
     word: int
+
+
+class Window(NamedTuple):
+    """A part of a text that fits the model: token ids of its prompt, and its own."""
+
+    prompt: list[int]
+    ids: list[int]
 
 
 class TextTokenizer:
@@ -61,18 +72,18 @@ class TextTokenizer:
         last = len(special) - special[::-1].index(0)
         return encoding.ids[:first], encoding.ids[last:]
 
-    def count(self, texts: Sequence[str], start: int = 0) -> list[int]:
-        """Tokens of each text, special tokens included, before any truncation; raises as `ids`."""
+    def count(self, texts: Sequence[str], start: int = 0, prompt: str = "") -> list[int]:
+        """Tokens of each text with prompt and special tokens, not truncated; raises as `ids`."""
         special = self.max_tokens - self.capacity
-        counts = [0] * len(texts)
-        for index, encoding in self._encodings(texts, start):
-            counts[index] += len(encoding)  # not of `ids`, which would make an object of each
-        return [special + count for count in counts]
+        # The length of an encoding, not of its `ids`, which would make an object of each.
+        return [
+            special + sum(map(len, pieces)) for pieces in self._encode_all(texts, start, prompt)
+        ]
 
     def ids(
-        self, texts: Sequence[str], start: int = 0, limit: int | None = None
+        self, texts: Sequence[str], start: int = 0, limit: int | None = None, prompt: str = ""
     ) -> list[list[int]]:
-        """Token ids of each text, without special tokens.
+        """Token ids of each text with the prompt in front of it, without special tokens.
 
         With ``limit``, a text of more tokens may be read only until that is certain: the ids
         returned for it are then more than ``limit``, but not necessarily all.
@@ -81,52 +92,71 @@ class TextTokenizer:
             TextError: a text holds a surrogate that UTF-8 cannot express; says which, counting
                 from ``start``.
         """
-        found: list[list[int]] = [[] for _ in texts]
-        for index, encoding in self._encodings(texts, start, found, limit):
-            found[index] += encoding.ids
+        found: list[list[int]] = []
+        for pieces in self._encode_all(texts, start, prompt):
+            ids: list[int] = []
+            for encoding in pieces:
+                ids += encoding.ids
+                if limit is not None and len(ids) > limit:
+                    break
+            found.append(ids)
         return found
 
-    def windows(self, text: str, position: int = 0) -> Iterator[list[int]]:
-        """Yield consecutive runs of at most ``capacity`` token ids of a text; at least one.
+    def windows(self, text: str, position: int = 0, prompt: str = "") -> Iterator[Window]:
+        """Split a text into consecutive windows of at most ``capacity`` tokens; at least one.
 
-        A run ends at a word's end, unless a single word is longer than a run. Memory does not grow
-        with the text. Raises as `ids`.
+        The prompt's tokens, those that end within it, are in front of every window. A window ends
+        at the end of a word, unless a single word is longer than a window. Memory does not grow
+        with the text.
+
+        Raises:
+            TextTooLongError: the prompt alone fills a window.
+            TextError: as `ids`.
         """
+        front: list[int] | None = None
         run: list[int] = []
         boundary = 0  # where the last word of the run starts
-        for piece in _pieces(text):
+        for piece in _pieces(text, prompt):
             (encoding,) = self._encode([piece], [text], position, words=True)
+            own = 0  # the first token of the text itself
+            if front is None:
+                own = _count_prompt_tokens(encoding, prompt)
+                front = encoding.ids[:own]
+                room = self._room(own, position)
             before: int | None = -1
-            for token, word in zip(encoding.ids, encoding.word_ids, strict=True):
+            for token, word in zip(encoding.ids[own:], encoding.word_ids[own:], strict=True):
                 if word != before:
                     before, boundary = word, len(run)
-                if len(run) == self.capacity:
-                    cut = boundary or self.capacity
-                    yield run[:cut]
+                if len(run) == room:
+                    cut = boundary or room
+                    yield Window(front, run[:cut])
                     run, boundary = run[cut:], 0
                 run.append(token)
-        yield run
+        yield Window(front or [], run)
 
-    def _encodings(
-        self,
-        texts: Sequence[str],
-        start: int,
-        found: Sequence[Sequence[int]] = (),
-        limit: int | None = None,
-    ) -> Iterator[tuple[int, Encoding]]:
-        """Yield (index, encoding) of short texts, and of long ones piece by piece.
+    def _room(self, prompt_tokens: int, position: int) -> int:
+        """How many tokens of a text fit behind a prompt."""
+        if prompt_tokens >= self.capacity:
+            raise TextTooLongError(
+                f"text {position} does not fit into windows of {self.max_tokens} tokens: its "
+                f"prompt alone has {prompt_tokens}; use another prompt",
+                position,
+            )
+        return self.capacity - prompt_tokens
 
-        A long text ends where ``found`` has more than ``limit`` ids of it.
-        """
-        short = [text if len(text) <= _PIECE_CHARACTERS else "" for text in texts]
-        yield from enumerate(self._encode(short, texts, start))
-        for index, text in enumerate(texts):
-            if len(text) <= _PIECE_CHARACTERS:
-                continue
-            for piece in _pieces(text):
-                yield index, self._encode([piece], [text], start + index)[0]
-                if limit is not None and len(found[index]) > limit:
-                    break
+    def _encode_all(
+        self, texts: Sequence[str], start: int, prompt: str
+    ) -> Iterator[Iterable[Encoding]]:
+        """Encode texts in turn: each in one piece, or a long one piece by piece, when asked for."""
+        for batch in _batches(texts, prompt):
+            group = texts[batch.start : batch.stop]
+            position = start + batch.start
+            if len(group) == 1:
+                pieces = _pieces(group[0], prompt)
+                yield (self._encode([piece], group, position)[0] for piece in pieces)
+            else:
+                for encoding in self._encode([prompt + text for text in group], group, position):
+                    yield [encoding]
 
     def tokens(self, text: str, position: int = 0) -> list["Token"]:
         """The tokens of a text and where they stand in it, without special tokens; raises as `ids`.
@@ -197,13 +227,35 @@ def _check_unicode(text: str, position: int) -> None:
         ) from None
 
 
-def _pieces(text: str) -> Iterator[str]:
-    """Cut before white space into pieces of at most _PIECE_CHARACTERS characters."""
-    start = 0
-    while len(text) - start > _PIECE_CHARACTERS:
-        end = start + _PIECE_CHARACTERS
+def _count_prompt_tokens(encoding: Encoding, prompt: str) -> int:
+    """How many of the first tokens of a prompt with its text end within the prompt."""
+    if not prompt:
+        return 0
+    return sum(1 for _ in takewhile(lambda span: span[1] <= len(prompt), encoding.offsets))
+
+
+def _batches(texts: Sequence[str], prompt: str) -> Iterator[range]:
+    """Positions of texts that are tokenized together; a text of several pieces is by itself."""
+    first = size = 0
+    for index, text in enumerate(texts):
+        length = len(prompt) + len(text)
+        if length > _PIECE_CHARACTERS:
+            length = _BATCH_CHARACTERS + 1
+        if index > first and size + length > _BATCH_CHARACTERS:
+            yield range(first, index)
+            first, size = index, 0
+        size += length
+    if texts:
+        yield range(first, len(texts))
+
+
+def _pieces(text: str, prompt: str = "") -> Iterator[str]:
+    """Cut before white space into pieces of at most _PIECE_CHARACTERS, the prompt in the first."""
+    start, front = 0, prompt
+    while len(front) + len(text) - start > _PIECE_CHARACTERS:
+        end = start + max(1, _PIECE_CHARACTERS - len(front))
         cut = max(text.rfind(" ", start + 1, end), text.rfind("\n", start + 1, end))
         cut = cut if cut > 0 else end
-        yield text[start:cut]
-        start = cut
-    yield text[start:]
+        yield front + text[start:cut]
+        start, front = cut, ""
+    yield front + text[start:]
