@@ -32,6 +32,7 @@ LAYERS = {
         {"__main__", "__pyinstaller"},
     ),
     "embedge_export": (
+        {"catalogue"},  # where recipes are
         {"recipe", "graph", "texts"},  # what is to be done, and ONNX graphs: neither knows PyTorch
         {"quantization"},  # graphs to int8 and fp16 graphs
         {"source"},  # the only users of PyTorch
@@ -39,7 +40,7 @@ LAYERS = {
         {"checks", "steps"},  # whether a file gives its source's vectors
         {"formats"},  # how a file of each format is made
         {"pipeline"},  # the steps in their order
-        {"compare", "cli"},
+        {"compare", "models", "cli"},
         {"__init__"},
     ),
 }

@@ -16,7 +16,7 @@ INSTALL = "python -m pip install 'embedge[export]'"
 EXAMPLES = """examples:
   embedge export sentence-transformers/all-MiniLM-L6-v2 -o all-MiniLM-L6-v2.onnx
   embedge export ./my-fine-tuned-model -o my-model.onnx --format fp32
-  embedge export models/all-MiniLM-L6-v2 -o model.onnx      (a recipe)
+  embedge export bge-small-en-v1.5 -o bge-small-en-v1.5.onnx      (of `embedge models`)
   embedge export ./my-fine-tuned-model --all -o models
 """
 
@@ -26,8 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     parser.add_argument(
         "source",
-        help="a recipe.toml or its folder, a sentence-transformers or transformers folder, "
-        "or a hub id",
+        help="a name of `embedge models`, a recipe.toml or its folder, a folder of "
+        "sentence-transformers or transformers, or a hub id",
     )
     parser.add_argument(
         "-o", "--output", required=True, type=Path, help="the file to write (--all: its folder)"

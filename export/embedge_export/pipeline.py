@@ -110,6 +110,10 @@ def _export(
         for key, value in source.overridden.items():
             say(f"{key} instead of the model's own {value!r}")
     models, settings = _graphs(source, outputs, notify)
+    if recipe.dim not in (None, settings.dim):
+        raise ExportError(
+            "graph", f"the recipe expects {recipe.dim} components, the model has {settings.dim}"
+        )
     with step("verify", notify):
         verifier.fp32(models[False], settings)
     reports: dict[Format, Report] = {}

@@ -3,10 +3,13 @@
 import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from embedge.errors import ExportError
+from embedge_export import catalogue
 
+Verified = Literal["real weights", "architecture", "not exported"]
+_LISTS = ("probes", "languages", "matryoshka_dims")
 HUB_CACHE = "models--"  # how the hub's cache names the folder of a repository
 
 # Short and long, plain and odd: what a machine must get right to be trusted with a file.
@@ -44,6 +47,12 @@ class Recipe:
         pooling: a pooling mode instead of the model's own.
         prompts: prompts by name instead of the model's own.
         probes: texts whose vectors prove the file.
+        dim: components that the model should have.
+        languages: codes of the languages that it was trained for, or "multilingual".
+        matryoshka_dims: dims that it was trained to be truncated to, where its files do not say.
+        verified: what an export of it was verified on here: "real weights", "architecture" (a
+            small model of the same kind), or "not exported".
+        note: what else is worth knowing before an export.
     """
 
     source: str
@@ -56,6 +65,11 @@ class Recipe:
     pooling: str | None = None
     prompts: dict[str, str] | None = None
     probes: tuple[str, ...] = PROBES
+    dim: int | None = None
+    languages: tuple[str, ...] = ()
+    matryoshka_dims: tuple[int, ...] = ()
+    verified: Verified | None = None
+    note: str | None = None
 
     @classmethod
     def read(cls, path: Path) -> "Recipe":
@@ -69,7 +83,7 @@ class Recipe:
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ExportError("recipe", f"{path} is not valid TOML: {error}") from error
         kinds: dict[str, type] = {f.name: str for f in fields(cls)}
-        kinds |= {"max_tokens": int, "prompts": dict, "probes": list}
+        kinds |= {"max_tokens": int, "dim": int, "prompts": dict} | dict.fromkeys(_LISTS, list)
         for key, value in values.items():
             if key not in kinds:
                 known = ", ".join(kinds)
@@ -77,13 +91,16 @@ class Recipe:
             if not isinstance(value, kinds[key]):
                 kind = kinds[key].__name__
                 raise ExportError("recipe", f"{path}: {key} should be a {kind}, got {value!r}")
+        if values.get("verified") not in (None, *get_args(Verified)):
+            known = ", ".join(map(repr, get_args(Verified)))
+            raise ExportError("recipe", f"{path}: verified should be one of {known}")
         if "source" not in values:
             raise ExportError("recipe", f"{path}: the key 'source' is missing")
         return cls(**_localized(values, path.parent))
 
     @classmethod
     def of(cls, source: "str | Path | Recipe") -> "Recipe":
-        """A recipe from a recipe, a recipe.toml, the folder of one, a model's folder or a hub id.
+        """A recipe from a recipe, a recipe.toml, a folder, a name in the catalogue or a hub id.
 
         Raises:
             ExportError: a path does not exist, or a recipe cannot be read.
@@ -97,6 +114,9 @@ class Recipe:
             return cls.read(path / "recipe.toml")
         if path.is_dir():
             return cls(str(path))
+        listed = catalogue.find(str(source))
+        if listed is not None:
+            return cls.read(listed)
         text = str(source)
         if text.count("/") > 1 or text.startswith((".", "~", "/")) or path.suffix == ".toml":
             raise ExportError(
@@ -122,8 +142,7 @@ class Recipe:
 
 
 def _localized(values: dict[str, Any], folder: Path) -> dict[str, Any]:
-    if "probes" in values:
-        values["probes"] = tuple(values["probes"])
+    values |= {key: tuple(values[key]) for key in _LISTS if key in values}
     local = folder / values["source"]
     if local.is_dir():
         values["source"] = str(local)

@@ -47,6 +47,7 @@ class Architecture:
         dense: widths of the Dense layers behind the pooling.
         note: what is worth saying beside the figures.
         why_not: the reason, of one that does not work and has no figures.
+        since: the first major version of transformers that has it without code of its own.
     """
 
     name: str
@@ -57,6 +58,14 @@ class Architecture:
     dense: tuple[int, ...] = ()
     note: str = ""
     why_not: str = ""
+    since: str = ""
+
+    @property
+    def missing(self) -> str:
+        """Why it cannot be made with the transformers that is installed, or nothing."""
+        if hasattr(transformers, self.config):
+            return ""
+        return f"needs transformers {self.since}: run it with the extra embedge[export]"
 
 
 def _bert(**more: Any) -> dict[str, Any]:
@@ -256,6 +265,27 @@ ARCHITECTURES = (
         "LlamaConfig",
         ("BPE with byte fallback", "LlamaTokenizerFast"),
         settings=_DECODER,
+    ),
+    Architecture(
+        "Nomic BERT",
+        "NomicBertConfig",
+        ("WordPiece", "BertTokenizerFast"),
+        settings=_bert(head_dim=WIDTH // HEADS),
+        since="5",
+    ),
+    Architecture(
+        "EuroBERT",
+        "EuroBertConfig",
+        ("byte-level BPE", "PreTrainedTokenizerFast"),
+        settings=_bert(initializer_range=0.1, num_key_value_heads=2, pad_token_id=0),
+        since="5",
+    ),
+    Architecture(
+        "Jina embeddings v3",
+        "JinaEmbeddingsV3Config",
+        ("Unigram", "XLMRobertaTokenizerFast"),
+        settings=_bert(pad_token_id=1, bos_token_id=0, eos_token_id=2),
+        since="5",
     ),
     Architecture(
         "Longformer",

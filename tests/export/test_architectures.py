@@ -17,6 +17,8 @@ from .architectures import ARCHITECTURES, ROOT, TOKENIZERS, Architecture, build,
     "row", [row for row in ARCHITECTURES if not row.why_not], ids=lambda row: row.name
 )
 def test_what_works(row: Architecture, tmp_path: Path) -> None:
+    if row.missing:
+        pytest.skip(row.missing)
     assert verify(row, tmp_path).shortcomings() == []
     # So that int8 vectors are the same bits on CPUs with AVX2 and with AVX-512. ConvBERT has a
     # softmax over something else than the scores of heads in fours.
@@ -44,14 +46,14 @@ def test_every_kind_of_tokenizer_is_there() -> None:
     assert {row.tokenizer[0] for row in ARCHITECTURES} == set(TOKENIZERS)
 
 
-def names_in_the_readme() -> list[str]:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def names_in_the_table() -> list[str]:
+    text = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
     table = re.search(r"<!-- architectures -->\n(.*?)<!-- /architectures -->", text, re.S)
-    assert table is not None, "the README has no markers for the table of architectures"
+    assert table is not None, "docs/models.md has no markers for the table of architectures"
     rows = [line for line in table[1].splitlines() if line.startswith("| ")]
     return [row.split("|")[1].strip() for row in rows[1:]]
 
 
-def test_the_readme_lists_them_all() -> None:
+def test_the_table_lists_them_all() -> None:
     """scripts/check_architectures --write README.md writes the table."""
-    assert names_in_the_readme() == [row.name for row in ARCHITECTURES]
+    assert names_in_the_table() == [row.name for row in ARCHITECTURES]

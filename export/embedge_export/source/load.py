@@ -111,7 +111,7 @@ def load(recipe: Recipe) -> Source:
         },
         license=recipe.license or card.license_of(place.folder),
         transformer=transformer_settings(transformer),
-        matryoshka_dims=dims,
+        matryoshka_dims=tuple(sorted({*dims, *recipe.matryoshka_dims}, reverse=True)),
         default_dim=default_dim,
         overridden=overridden,
         remarks=(

@@ -29,6 +29,7 @@ COMMANDS = (
     Command("completion", "print a shell's completion script", "embedge.cli.completion"),
     # The one reach upwards: the exporter is an extra, found only when asked for.
     Command("export", "make a model file of a sentence transformer", "embedge_export.cli"),
+    Command("models", "list the models that have a recipe", "embedge_export.models"),
     Command("compare", "compare the vectors of two model files", "embedge_export.compare"),
 )
 
