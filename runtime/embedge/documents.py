@@ -5,7 +5,7 @@ whole document once, and a passage's vector is the mean of its own tokens' vecto
 """
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +22,12 @@ _CONTEXT = 4  # one in so many
 
 def split_to_fit(
     pipeline: Pipeline, text: str, prompt: str, max_tokens: int | None, overlap: int
-) -> list[Passage]:
+) -> Iterator[Passage]:
     """Split a text into passages that fit the model, each with ``prompt`` in front.
 
     Raises:
         OptionError: ``max_tokens`` or ``overlap`` makes no sense for this model and prompt.
-        TextError: the text is not valid Unicode.
+        TextError: (when iterated over) the text is not valid Unicode.
     """
     tokenizer = pipeline.tokenizer
     if max_tokens is None:
@@ -44,7 +44,7 @@ def split_to_fit(
     def starts(piece: str) -> list[int]:
         return [token.start for token in tokenizer.tokens(piece)]
 
-    return list(split(text, starts, limit, overlap))
+    return split(text, starts, limit, overlap)
 
 
 def encode_in_context(

@@ -257,7 +257,7 @@ class Encoder:
         Raises OptionError for numbers that make no sense, and TextError as `encode` does.
         """
         front = self._front(DOCUMENT_PROMPTS)
-        return split_to_fit(self._pipeline, text, front, max_tokens, overlap)
+        return list(split_to_fit(self._pipeline, text, front, max_tokens, overlap))
 
     def encode_passages(
         self, text: str, parts: Sequence[Passage] | None = None, *, context: bool = True

@@ -10,6 +10,7 @@ from typing import Any, get_args
 from embedge.cli.job import add_job_arguments, run_job
 from embedge.cli.lines import Lines, read_lines
 from embedge.cli.options import add_model_arguments
+from embedge.cli.passages import add_passage_arguments, passage_options
 from embedge.cli.reading import READING, add_reading_arguments, make_encoder, refuse_given
 from embedge.cli.streams import print_json, say, standard_input
 from embedge.encoder import Encoder, Vector
@@ -42,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_job_arguments(parser)
     add_reading_arguments(parser)
+    add_passage_arguments(parser)
     group = parser.add_argument_group("encoding")
     group.add_argument("--prompt", metavar="NAME", help="name of one of the model's prompts")
     group.add_argument(
@@ -57,7 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the vectors of texts, or write those of files."""
     if arguments.output is not None:
         return run_job(arguments, make_encoder(arguments, arguments.dim))
-    defaults = {**READING, "dtype": "float32"}
+    passage_options(arguments)  # which says what is missing beside it
+    defaults = {**READING, "dtype": "float32", "passages": False}
     refuse_given(arguments, defaults, "is for files, which need --output too")
     _warn_of_paths(arguments.text)
     encoder = make_encoder(arguments, arguments.dim)

@@ -6,6 +6,7 @@ from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
+from embedge.cli.passages import passage_options
 from embedge.cli.reading import STDOUT, add_quiet_argument, find_given, say_skipped
 from embedge.cli.streams import print_json, say
 from embedge.corpus.files import real_path
@@ -117,4 +118,5 @@ def _options(arguments: argparse.Namespace) -> JobOptions:
         overflow=arguments.overflow,
         on_error=arguments.on_error,
         force=arguments.force,
+        passages=passage_options(arguments),
     )

@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import get_args
@@ -64,7 +64,7 @@ def add_corpus_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def refuse_given(
-    arguments: argparse.Namespace, defaults: dict[str, str | None], reason: str
+    arguments: argparse.Namespace, defaults: Mapping[str, str | bool | None], reason: str
 ) -> None:
     """Raise OptionError for the first option that is not at its default."""
     for name, default in defaults.items():

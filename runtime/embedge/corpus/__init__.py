@@ -10,6 +10,7 @@ from embedge.corpus.inputs import Corpus, Source, find_sources, stream_source, t
 from embedge.corpus.job import JobOptions, Summary, embed_corpus
 from embedge.corpus.lines import embed_lines
 from embedge.corpus.metadata import Metadata
+from embedge.corpus.passages import PassageOptions
 from embedge.corpus.rows import BadRow, Row
 from embedge.corpus.saved import open_vectors, read_metadata, verify_vectors
 from embedge.corpus.search import Match, duplicates, search
@@ -21,6 +22,7 @@ __all__ = [
     "JobOptions",
     "Match",
     "Metadata",
+    "PassageOptions",
     "Row",
     "RowOptions",
     "Source",

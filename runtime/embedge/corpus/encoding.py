@@ -1,10 +1,15 @@
 """Rows to vectors, in chunks of bounded size; what cannot be encoded is a bad row."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
+
+from embedge.corpus.inputs import Corpus
 from embedge.corpus.journal import State
+from embedge.corpus.passages import COLUMNS, PassageOptions, Splitter, encode_stretch
 from embedge.corpus.rows import BadRow, Id, Row
 from embedge.encoder import Encoder
 from embedge.pipeline import Vectors
@@ -56,12 +61,18 @@ class RowOptions:
         overflow: what happens to texts longer than the model takes; "error" makes them bad rows.
         on_error: "stop" at the first bad row, or "skip" bad rows.
         chunk: rows between two points from which an interrupted job resumes.
+        passages: how each text is split into passages, which are the rows then; None: it is not.
     """
 
     prompt: str | None = None
     overflow: Overflow = "truncate"
     on_error: OnError = "stop"
     chunk: int = CHUNK_TEXTS
+    passages: PassageOptions | None = None
+
+    def columns(self, keep: Sequence[str]) -> list[str]:
+        """Names of an output's columns beside id and vector, if ``keep`` are those of the input."""
+        return [*keep, *(COLUMNS if self.passages else ())]
 
 
 def document_prompt(encoder: Encoder, prompt: str | None) -> str | None:
@@ -71,6 +82,17 @@ def document_prompt(encoder: Encoder, prompt: str | None) -> str | None:
     info = encoder.info
     default: str | None = info["default_prompt"]
     return first_prompt(info["prompts"], DOCUMENT_PROMPTS) or default
+
+
+def read_rows(encoder: Encoder, corpus: Corpus, options: RowOptions) -> Generator[Row | BadRow]:
+    """The rows to encode: those of the corpus, or of the passages of its texts."""
+    rows = iter(corpus)
+    if options.passages is None:
+        yield from rows
+        return
+    prompt = document_prompt(encoder, options.prompt)
+    with closing(rows):
+        yield from Splitter(encoder, prompt, corpus.fields.text, options.passages).rows(rows)
 
 
 def encode_rows(
@@ -107,17 +129,41 @@ def encode_rows(
                 good.append((number, row))
                 tokens += count
                 truncated += options.overflow == "truncate" and count > encoder.max_tokens
-        place = {text: i for i, text in enumerate(dict.fromkeys(row.text for _, row in good))}
-        distinct = encoder.encode(
-            list(place), prompt=prompt, overflow=options.overflow, progress=encoded
-        )
-        vectors = distinct[[place[row.text] for _, row in good]] if good else distinct
+        vectors = _vectors(encoder, [row for _, row in good], options, encoded)
         if bad and options.on_error == "stop":
             stopped = bad[0][1]
             yield Chunk(read[: len(good)], good, [], vectors, tokens, truncated, stopped)
             return
         yield Chunk(read, good, bad, vectors, tokens, truncated)
         first += len(read)
+
+
+def _vectors(
+    encoder: Encoder,
+    rows: Sequence[Row],
+    options: RowOptions,
+    encoded: Callable[[int, int | None], object],
+) -> Vectors:
+    """Vectors of good rows, float32 (rows, dim)."""
+    prompt = document_prompt(encoder, options.prompt)
+    found = np.empty((len(rows), encoder.dim), np.float32)  # (rows, dim)
+    alone = [i for i, row in enumerate(rows) if row.within is None]
+    place = {text: i for i, text in enumerate(dict.fromkeys(rows[i].text for i in alone))}
+    distinct = encoder.encode(
+        list(place), prompt=prompt, overflow=options.overflow, progress=encoded
+    )
+    if alone:
+        found[alone] = distinct[[place[rows[i].text] for i in alone]]
+    stretch, of_stretch = None, distinct
+    for i, row in enumerate(rows):
+        if row.within is None:
+            continue
+        if row.within[0] is not stretch:
+            stretch = row.within[0]
+            of_stretch = encode_stretch(encoder, stretch, prompt)
+            encoded(i, len(rows))
+        found[i] = of_stretch[row.within[1]]
+    return found
 
 
 def advance(state: State, chunk: Chunk) -> State:
@@ -138,11 +184,18 @@ def _chunks(rows: Iterable[Row | BadRow], size: int) -> Iterator[list[Row | BadR
     for row in rows:
         chunk.append(row)
         characters += len(row.text) if isinstance(row, Row) else len(str(row.raw))
-        if len(chunk) == size or characters > _CHUNK_CHARACTERS:
+        if (len(chunk) >= size or characters > _CHUNK_CHARACTERS) and _may_part(row):
             yield chunk
             chunk, characters = [], 0
     if chunk:
         yield chunk
+
+
+def _may_part(row: Row | BadRow) -> bool:
+    """Whether a chunk may end with a row: a stretch of passages is encoded as one."""
+    if isinstance(row, BadRow) or row.within is None:
+        return True
+    return row.within[1] == len(row.within[0].parts) - 1
 
 
 def _checked(row: Row, tokens: int, most: int, overflow: Overflow) -> Row | BadRow:

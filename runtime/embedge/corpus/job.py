@@ -11,7 +11,14 @@ from typing import Any
 
 from embedge.corpus.bar import CorpusBar
 from embedge.corpus.digest import RowDigest, RowReader, json_line
-from embedge.corpus.encoding import Chunk, RowOptions, advance, document_prompt, encode_rows
+from embedge.corpus.encoding import (
+    Chunk,
+    RowOptions,
+    advance,
+    document_prompt,
+    encode_rows,
+    read_rows,
+)
 from embedge.corpus.files import real_path
 from embedge.corpus.inputs import Corpus
 from embedge.corpus.journal import SIZE_OF, Journal, StoredChunk, open_journal
@@ -94,14 +101,15 @@ def embed_corpus(
         OptionError: an argument does not fit.
     """
     options = options or JobOptions()
-    check_output(output, corpus.fields.keep)
+    check_output(output, options.columns(corpus.fields.keep), corpus.fields.keep)
     target = real_path(output)
     paths = [source.path for source in corpus.sources if source.path is not None]
     if target.exists() and any(target.samefile(path) for path in paths):
         raise OptionError(f"--output {output} cannot be written: it is one of the inputs")
     job = _Job(encoder, corpus, target, options)
     try:
-        with open_journal(target, job.identity) as journal, closing(iter(corpus)) as rows:
+        reading = closing(read_rows(encoder, corpus, options))
+        with open_journal(target, job.identity) as journal, reading as rows:
             done = job.done_before(journal, rows)
             if done is not None:
                 return _summary(output, done, 0.0, unchanged=True)
@@ -124,12 +132,14 @@ class _Job:
 
     def __init__(self, encoder: Encoder, corpus: Corpus, target: Path, options: JobOptions) -> None:
         self._encoder, self._target, self._options = encoder, target, options
-        self._keep = list(corpus.fields.keep)
+        keep = corpus.fields.keep
+        self._columns = options.columns(keep)
         self._layout = check_dtype(options.dtype, encoder)
         self._described = {
             **describe(encoder, options.dtype, options.prompt, options.overflow),
-            "columns": self._keep,
-            "text_column": corpus.fields.text if corpus.fields.text in self._keep else None,
+            "columns": self._columns,
+            "text_column": corpus.fields.text if corpus.fields.text in keep else None,
+            "passages": options.passages and options.passages.describe(encoder),
         }
         self.identity = {
             **self._described,
@@ -169,7 +179,7 @@ class _Job:
             now, state = time.monotonic(), journal.state
             reader.count(chunk.read)
             journal.append(
-                _stored(chunk, self._layout, bool(self._keep)),
+                _stored(chunk, self._layout, bool(self._columns)),
                 replace(
                     advance(state, chunk),
                     seconds=state.seconds + now - start,

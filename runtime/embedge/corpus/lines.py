@@ -4,7 +4,7 @@ from collections.abc import Callable, Generator
 from contextlib import closing
 
 from embedge.corpus.bar import CorpusBar
-from embedge.corpus.encoding import advance, encode_rows
+from embedge.corpus.encoding import advance, encode_rows, read_rows
 from embedge.corpus.inputs import Corpus
 from embedge.corpus.job import JobOptions, check_dtype
 from embedge.corpus.journal import State
@@ -36,10 +36,13 @@ def embed_lines(
         OptionError: an argument does not fit.
     """
     options = options or JobOptions()
-    check_columns(corpus.fields.keep)
+    check_columns(options.columns(corpus.fields.keep), corpus.fields.keep)
     layout = check_dtype(options.dtype, encoder)
     state = State()
-    with closing(iter(corpus)) as rows, CorpusBar(progress, corpus.fraction, state) as bar:
+    with (
+        closing(read_rows(encoder, corpus, options)) as rows,
+        CorpusBar(progress, corpus.fraction, state) as bar,
+    ):
         for chunk in encode_rows(encoder, rows, 0, options, bar.encoded):
             columns = [dict(row.columns) for _, row in chunk.good]
             yield from jsonl_lines((chunk.ids, layout.store(chunk.vectors), columns))

@@ -40,6 +40,8 @@ class Metadata:
         input_sha256: of the rows of the input, whatever files they came from.
         vectors_sha256: of the stored vectors, row by row.
         ids_sha256: of the ids, each as a line of JSON.
+        passages: how texts were split, as `PassageOptions.describe` says, or None; the columns
+            passage, start and end then say which part of its document a row is.
     """
 
     format: int
@@ -60,6 +62,7 @@ class Metadata:
     input_sha256: str
     vectors_sha256: str
     ids_sha256: str
+    passages: dict[str, Any] | None = None
 
     @property
     def layout(self) -> Layout:
@@ -73,7 +76,7 @@ class Metadata:
 
     def dump(self) -> bytes:
         """As a JSON object, which ends with a checksum of itself."""
-        values = asdict(self)
+        values = {k: v for k, v in asdict(self).items() if (k, v) != ("passages", None)}
         return json.dumps({**values, _OWN: _sha256(values)}, indent=1).encode() + b"\n"
 
 
@@ -112,6 +115,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "ids_are_rows": (bool,), "skipped": (int,), "tokens": (int,), "truncated": (int,),
     "input_sha256": (str,), "vectors_sha256": (str,), "ids_sha256": (str,),
 }  # fmt: skip
+_OPTIONAL: dict[str, tuple[type, ...]] = {"passages": (dict,)}
 _MOST_DIM = 2**20
 
 
@@ -124,8 +128,8 @@ def _problem(values: Any) -> str:
         if type(values.get(key, values)) not in types:
             return f"expected {key} as {types[0].__name__}, got {values.get(key, 'nothing')!r}"
     for key in values:
-        if key not in _TYPES:
-            return f"unknown key {key!r}"
+        if key not in _TYPES and type(values[key]) not in _OPTIONAL.get(key, ()):
+            return f"unknown key or value: {key!r}"
     checks = {
         "dim": 1 <= values["dim"] <= _MOST_DIM,
         "rows": 0 <= values["rows"] < 2**48,

@@ -34,8 +34,14 @@ RESERVED = ("id", "vector")  # the columns that every output has
 Batch = tuple[list[Id], Stored, list[dict[str, Any]]]
 
 
-def check_output(path: Path, keep: Sequence[str] = ()) -> None:
-    """Raise OptionError where a job could not write ``path``, or keep columns in it, in the end."""
+def check_output(path: Path, columns: Sequence[str] = (), keep: Sequence[str] = ()) -> None:
+    """Raise OptionError where a job could not write ``path``, or columns in it, in the end.
+
+    Args:
+        path: of the output.
+        columns: all that it is to have beside id and vector.
+        keep: those of them that the input has.
+    """
     reason = ""
     if path.is_dir():
         reason = "it is a folder; give the path of a file"
@@ -43,19 +49,20 @@ def check_output(path: Path, keep: Sequence[str] = ()) -> None:
         reason = f"its name should end in {', '.join(_FORMS)}"
     elif not path.parent.is_dir():
         reason = f"there is no folder {path.parent}; make it first"
-    elif keep and path.suffix.lower() == ".npy":
-        reason = "a .npy file has no columns; use .parquet, .arrow or .jsonl to keep some"
+    elif columns and path.suffix.lower() == ".npy":
+        use = "use .parquet, .arrow or .jsonl"
+        reason = f"a .npy file has no columns to hold {', '.join(columns)}; {use}"
     if reason:
         raise OptionError(f"--output {path} cannot be written: {reason}")
-    check_columns(keep)
+    check_columns(columns, keep)
     if is_arrow(path):
         arrow.require()
 
 
-def check_columns(keep: Sequence[str]) -> None:
-    """Raise OptionError for a kept column that has the name of one of the output's own."""
+def check_columns(columns: Sequence[str], keep: Sequence[str]) -> None:
+    """Raise OptionError where ``keep`` has the name of one of the output's own columns."""
     for name in keep:
-        if name in RESERVED:
+        if name in RESERVED or columns.count(name) > 1:
             raise OptionError(f"the column {name!r} cannot be kept: the output has one of its own")
 
 

@@ -6,13 +6,29 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from embedge.text.passages import Passage
+
 Id = int | str
+
+
+@dataclass(frozen=True, eq=False)
+class Stretch:
+    """What the model reads of a document at once, and the passages whose vectors come from it.
+
+    Attributes:
+        text: a slice of the document; all of it, unless it is very long.
+        parts: the passages, at their places in ``text``.
+    """
+
+    text: str
+    parts: tuple[Passage, ...]
 
 
 class Row(NamedTuple):
     """A text; ``id`` is None where the corpus gives none. ``line`` counts from 1.
 
-    ``columns`` has the values of the columns that are kept, of those that the row has.
+    ``columns`` has the values of the columns that are kept, of those that the row has. ``within``
+    is set where the text is a passage that is encoded in its context: where, and its position.
     """
 
     id: Id | None
@@ -20,6 +36,7 @@ class Row(NamedTuple):
     file: str
     line: int
     columns: Mapping[str, Any] = MappingProxyType({})
+    within: tuple[Stretch, int] | None = None
 
 
 class BadRow(NamedTuple):

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 
 from embedge.corpus.bar import CorpusBar
-from embedge.corpus.encoding import RowOptions, advance, encode_rows
+from embedge.corpus.encoding import RowOptions, advance, encode_rows, read_rows
 from embedge.corpus.inputs import Corpus
 from embedge.corpus.journal import State
 from embedge.corpus.layout import LAYOUTS, Stored
@@ -98,7 +98,9 @@ def embed_now(
     Raises:
         CorpusError: a row is bad and ``on_error`` is "stop", or there is no room for the file.
     """
-    with temporary() as vectors, temporary() as texts, closing(iter(corpus)) as read:
+    options = options or RowOptions()
+    reading = closing(read_rows(encoder, corpus, options))
+    with temporary() as vectors, temporary() as texts, reading as read:
         state = State()
         with CorpusBar(progress, corpus.fraction, state) as bar, no_room():
             for chunk in encode_rows(encoder, read, 0, options, bar.encoded):

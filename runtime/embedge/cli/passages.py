@@ -1,0 +1,59 @@
+"""How the commands split texts into passages."""
+
+import argparse
+
+from embedge.corpus.passages import PassageOptions
+from embedge.errors import OptionError
+
+
+def add_passage_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add how `embedge embed` splits texts."""
+    group = parser.add_argument_group("passages")
+    group.add_argument(
+        "--passages",
+        action="store_true",
+        help="split each text into passages, at sentence ends where possible: a row for each",
+    )
+    group.add_argument(
+        "--passage-tokens",
+        type=int,
+        metavar="N",
+        help="tokens of a passage at most (default: all that the model takes)",
+    )
+    group.add_argument(
+        "--overlap",
+        type=int,
+        metavar="N",
+        help="up to how many tokens of its end the next passage begins with (default: 0)",
+    )
+    group.add_argument(
+        "--context",
+        action="store_true",
+        help="let the model read the whole text, and take the passages' vectors from there",
+    )
+    group.add_argument("--with-document", action="store_true", help="add a row for each whole text")
+
+
+def passage_options(arguments: argparse.Namespace) -> PassageOptions | None:
+    """How texts are split; None: they are not.
+
+    Raises:
+        OptionError: something is said about passages that are not asked for.
+    """
+    given = {
+        "--passage-tokens": arguments.passage_tokens is not None,
+        "--overlap": arguments.overlap is not None,
+        "--context": arguments.context,
+        "--with-document": arguments.with_document,
+    }
+    if arguments.passages:
+        return PassageOptions(
+            arguments.passage_tokens,
+            arguments.overlap or 0,
+            arguments.context,
+            arguments.with_document,
+        )
+    for option, is_given in given.items():
+        if is_given:
+            raise OptionError(f"{option} is about passages; add --passages")
+    return None
