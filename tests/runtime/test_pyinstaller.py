@@ -24,6 +24,7 @@ def hooks(monkeypatch: pytest.MonkeyPatch) -> Path:
         collect_data_files=lambda package, includes=(): [(package, name) for name in includes],
         copy_metadata=lambda name: [("metadata", name)],
         collect_submodules=submodules,
+        collect_dynamic_libs=lambda package: [("libraries", package)],
     )
     package = ModuleType("PyInstaller")
     package.isolated = isolated  # type: ignore[attr-defined]
@@ -55,6 +56,12 @@ def test_the_default_model_and_all_licenses_are_carried(hooks: Path) -> None:
 def test_what_the_runtime_loads_by_name_is_left_out(hooks: Path) -> None:
     excluded = run(hooks, "embedge")["excludedimports"]
     assert {"embedge_export", "pyarrow", "ray", "sentence_transformers", "torch"} <= set(excluded)
+
+
+def test_onnxruntime_brings_its_providers_and_no_pytorch(hooks: Path) -> None:
+    hook = run(hooks, "onnxruntime")
+    assert hook["binaries"] == [("libraries", "onnxruntime")]
+    assert hook["excludedimports"] == ["onnxruntime.transformers.machine_info"]
 
 
 def test_the_commands_own_modules_are_carried(hooks: Path) -> None:
