@@ -24,6 +24,7 @@ COMMANDS = (
     Command("duplicates", "print groups of near-duplicates", "embedge.cli.duplicates"),
     Command("serve", "answer other programs over pipes or HTTP", "embedge.cli.serve"),
     Command("info", "show what is in a model file", "embedge.cli.info"),
+    Command("unpack", "write the folder that other tools load", "embedge.cli.unpack"),
     Command("verify", "run a file's probes on this machine", "embedge.cli.verify"),
     Command("bench", "measure model files on this machine", "embedge.cli.bench"),
     Command("completion", "print a shell's completion script", "embedge.cli.completion"),
