@@ -110,7 +110,7 @@ def refit(data: bytes) -> bytes:
         settings = ModelSettings.from_json(found.metadata["embedge.model"])
         raw = base64.b64decode(found.metadata["embedge.tokenizer"])
         tokenizer = zlib.decompressobj().decompress(raw, 2**20).decode()
-        new = fingerprint(found.graphs, found.opsets, tokenizer, settings).encode()
+        new = fingerprint(found.graph, found.opsets, tokenizer, settings).encode()
     except (ModelError, KeyError, ValueError, zlib.error):
         return data
     return data if place is None else data[: place.start(1)] + new + data[place.end(1) :]

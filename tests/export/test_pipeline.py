@@ -202,7 +202,7 @@ def test_the_committed_default_model_is_what_its_recipe_gives(tmp_path: Path) ->
 
     export(ROOT / "models" / "all-MiniLM-L6-v2", tmp_path / "again.onnx")
     shipped, again = read(default_model()), read(tmp_path / "again.onnx")
-    weights, weights_again = split(shipped.data).weights, split(again.data).weights
+    weights, weights_again = split(shipped.walked).weights, split(again.walked).weights
     assert weights.keys() == weights_again.keys()
     for name, weight in weights.items():
         assert weight.shape == weights_again[name].shape

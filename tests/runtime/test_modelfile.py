@@ -91,17 +91,17 @@ def test_the_fingerprint_is_the_hash_that_the_contract_says() -> None:
 def test_the_fingerprint_changes_with_what_decides_a_vector(
     settings: ModelSettings, same: bool
 ) -> None:
-    before = fingerprint([tiny.GRAPH], tiny.OPSETS, tiny.TOKENIZER, tiny.SETTINGS)
-    after = fingerprint([tiny.GRAPH], tiny.OPSETS, tiny.TOKENIZER, settings)
+    before = fingerprint(tiny.GRAPH, tiny.OPSETS, tiny.TOKENIZER, tiny.SETTINGS)
+    after = fingerprint(tiny.GRAPH, tiny.OPSETS, tiny.TOKENIZER, settings)
     assert (before == after) is same
 
 
 def test_the_fingerprint_changes_with_graph_opset_and_tokenizer() -> None:
     found = {
-        fingerprint([tiny.GRAPH], tiny.OPSETS, tiny.TOKENIZER, tiny.SETTINGS),
-        fingerprint([tiny.GRAPH + b"x"], tiny.OPSETS, tiny.TOKENIZER, tiny.SETTINGS),
-        fingerprint([tiny.GRAPH], {"": 18}, tiny.TOKENIZER, tiny.SETTINGS),
-        fingerprint([tiny.GRAPH], tiny.OPSETS, tiny.TOKENIZER + " ", tiny.SETTINGS),
+        fingerprint(tiny.GRAPH, tiny.OPSETS, tiny.TOKENIZER, tiny.SETTINGS),
+        fingerprint(tiny.GRAPH + b"x", tiny.OPSETS, tiny.TOKENIZER, tiny.SETTINGS),
+        fingerprint(tiny.GRAPH, {"": 18}, tiny.TOKENIZER, tiny.SETTINGS),
+        fingerprint(tiny.GRAPH, tiny.OPSETS, tiny.TOKENIZER + " ", tiny.SETTINGS),
     }
     assert len(found) == 4
 
@@ -278,7 +278,7 @@ def test_onnxs_own_domain_has_one_fingerprint_under_both_names() -> None:
     file = parse(tiny.model(), NOWHERE)
     long = tiny.model(opsets={"ai.onnx": 17}, changed={"embedge.fingerprint": file.fingerprint})
     assert parse(long, NOWHERE).fingerprint == file.fingerprint
-    assert parse(long, NOWHERE).opsets == {"": 17}
+    assert parse(long, NOWHERE).walked.opsets == {"": 17}
 
 
 def test_a_metadata_key_given_twice_is_refused() -> None:

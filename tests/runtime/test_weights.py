@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from embedge import ModelError
 from embedge.modelfile.default import default_model
 from embedge.modelfile.file import parse, read
+from embedge.modelfile.validate import walk
 from embedge.modelfile.weights import split
 from embedge.ort.session import Session
 
@@ -35,7 +36,7 @@ def model(table: NDArray[Any] = TABLE, *extra: bytes) -> bytes:
 def test_large_weights_are_taken_out_and_seen_where_they_lie(dtype: type[np.generic]) -> None:
     table = np.abs(TABLE).astype(dtype)
     data = memoryview(model(table))
-    parts = split(data)
+    parts = split(walk(data))
     assert list(parts.weights) == ["int8"]
     assert parts.weights["int8"].dtype == dtype
     assert np.array_equal(parts.weights["int8"], table)
@@ -68,7 +69,7 @@ def test_the_parts_compute_what_the_whole_does(dtype: type[np.generic], shift: i
     ],
 )
 def test_any_other_weight_stays_in_the_model(data: bytes) -> None:
-    parts = split(memoryview(data))
+    parts = split(walk(data))
     assert parts.weights == {}
     weight = parts.model.index(b"int8", parts.model.index(b"sentence_embedding"))
     assert parts.model[weight:] in data
@@ -79,14 +80,14 @@ def test_a_weight_that_no_node_reads_stays_in_the_model(name: str) -> None:
     """onnxruntime would not find the place to put it."""
     extra = field(5, tiny.tensor(name, TABLE))
     file = parse(tiny.model(tiny.graph(extra=extra)), Path("memory"))
-    assert split(file.data).weights == {}
+    assert split(file.walked).weights == {}
     vectors = Session(file).run(np.array([[CLS, A, B, SEP]]))
     np.testing.assert_allclose(vectors, [[0.6, 0.8]], rtol=0, atol=1e-7)
 
 
 def test_all_that_stays_of_the_default_model_is_its_graph() -> None:
     file = read(default_model())
-    parts = split(file.data)
+    parts = split(file.walked)
     tables = {name: array for name, array in parts.weights.items() if array.dtype == np.int8}
     assert len(tables) == 38  # six products in each of six layers, and the tables
     assert sum(array.nbytes for array in parts.weights.values()) > 0.97 * file.size
@@ -96,7 +97,7 @@ def test_all_that_stays_of_the_default_model_is_its_graph() -> None:
 def test_a_number_of_fixed_width_is_no_name() -> None:
     """protobuf would skip it, as a field of another type: the weight would have another name."""
     fixed = bytes([8 << 3 | 1]) + b"8 bytes."
-    with pytest.raises(ModelError, match="a number stands where a message belongs"):
+    with pytest.raises(ModelError, match="expected a length-delimited field, got a fixed"):
         parse(model(TABLE, fixed), Path("memory"))
 
 

@@ -12,27 +12,26 @@ from collections.abc import Callable, Iterable, Iterator
 import onnx
 
 from embedge.modelfile.protobuf import head
+from embedge.modelfile.schema import GraphProto, ModelProto, TensorProto
 
 Message = onnx.ModelProto | onnx.GraphProto | onnx.TensorProto
-
-_GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9  # field numbers of Model-, Graph- and TensorProto
 
 
 def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy of `model` that has everything but initializers."""
     copy = onnx.ModelProto()
-    _copy(model, copy, _GRAPH.__ne__)
-    _copy(model.graph, copy.graph, _INITIALIZER.__ne__)
+    _copy(model, copy, ModelProto.GRAPH.__ne__)
+    _copy(model.graph, copy.graph, GraphProto.INITIALIZER.__ne__)
     return copy
 
 
 def graph_bytes(graph: onnx.GraphProto, weights: Iterable[onnx.TensorProto]) -> bytearray:
     """`graph`, which has no initializers, with `weights` as its initializers, serialized."""
-    before, after = _around(graph, _INITIALIZER)
+    before, after = _around(graph, GraphProto.INITIALIZER)
     data = bytearray(before)
     for weight in weights:
         pieces = _tensor(weight)
-        data += head(_INITIALIZER, sum(map(len, pieces)))
+        data += head(GraphProto.INITIALIZER, sum(map(len, pieces)))
         for piece in pieces:
             data += piece
     data += after
@@ -41,8 +40,8 @@ def graph_bytes(graph: onnx.GraphProto, weights: Iterable[onnx.TensorProto]) -> 
 
 def model_bytes(model: onnx.ModelProto, graph: bytes | bytearray) -> bytes:
     """`model` with the serialized `graph` instead of its own, serialized."""
-    before, after = _around(model, _GRAPH)
-    return b"".join((before, head(_GRAPH, len(graph)), graph, after))
+    before, after = _around(model, ModelProto.GRAPH)
+    return b"".join((before, head(ModelProto.GRAPH, len(graph)), graph, after))
 
 
 def _tensor(weight: onnx.TensorProto) -> list[bytes]:
@@ -50,8 +49,8 @@ def _tensor(weight: onnx.TensorProto) -> list[bytes]:
     raw = weight.raw_data
     if not raw:
         return [weight.SerializeToString(deterministic=True)]
-    before, after = _around(weight, _RAW_DATA)
-    return [before, head(_RAW_DATA, len(raw)), raw, after]
+    before, after = _around(weight, TensorProto.RAW_DATA)
+    return [before, head(TensorProto.RAW_DATA, len(raw)), raw, after]
 
 
 def _copy(source: Message, target: Message, wanted: Callable[[int], bool]) -> None:

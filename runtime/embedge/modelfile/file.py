@@ -27,7 +27,7 @@ from embedge.errors import ModelError
 from embedge.modelfile.probe import Probe, pack_probes, unpack_probes
 from embedge.modelfile.settings import ModelSettings, dumps, loads
 from embedge.modelfile.signature import check_signature
-from embedge.modelfile.validate import walk
+from embedge.modelfile.validate import Walked, walk
 
 FORMAT = 1
 
@@ -53,8 +53,7 @@ class ModelFile:
     probes: tuple[Probe, ...] = field(repr=False)
     report: Mapping[str, Any] = field(repr=False)
     fingerprint: str
-    opsets: Mapping[str, int]
-    operators: Mapping[str, int] = field(repr=False)
+    walked: Walked = field(repr=False)
 
     def describe(self) -> dict[str, Any]:
         """Everything in the file but weights, tokenizer and vectors, ready for JSON."""
@@ -64,8 +63,8 @@ class ModelFile:
             "format": FORMAT,
             "fingerprint": self.fingerprint,
             **asdict(self.settings),
-            "opsets": dict(self.opsets),
-            "operators": dict(sorted(self.operators.items())),
+            "opsets": dict(self.walked.opsets),
+            "operators": dict(sorted(self.walked.operators.items())),
             "tokenizer_bytes": len(self.tokenizer_json.encode()),
             "probes": [probe.text for probe in self.probes],
             "report": dict(self.report),
@@ -125,7 +124,7 @@ def parse(data: bytes | memoryview, path: Path) -> ModelFile:
     _check_format(values)
     settings = ModelSettings.from_json(values["embedge.model"])
     tokenizer_json = _unpack_tokenizer(values["embedge.tokenizer"])
-    expected = fingerprint(walked.graphs, walked.opsets, tokenizer_json, settings)
+    expected = fingerprint(walked.graph, walked.opsets, tokenizer_json, settings)
     if values["embedge.fingerprint"] != expected:
         raise ModelError(
             "the file was damaged or changed after its export: its weights, graph, tokenizer or "
@@ -142,8 +141,7 @@ def parse(data: bytes | memoryview, path: Path) -> ModelFile:
         probes=unpack_probes(values["embedge.probes"], settings),
         report=loads(values["embedge.report"], "report", dict),
         fingerprint=expected,
-        opsets=walked.opsets,
-        operators=walked.operators,
+        walked=walked,
     )
 
 
@@ -162,12 +160,12 @@ def metadata(
         "embedge.tokenizer": base64.b64encode(zlib.compress(tokenizer_json.encode(), 9)).decode(),
         "embedge.probes": pack_probes(probes),
         "embedge.report": dumps(report),
-        "embedge.fingerprint": fingerprint([graph], opsets, tokenizer_json, settings),
+        "embedge.fingerprint": fingerprint(graph, opsets, tokenizer_json, settings),
     }
 
 
 def fingerprint(
-    graphs: Sequence[bytes | bytearray | memoryview],
+    graph: bytes | bytearray | memoryview,
     opsets: Mapping[str, int],
     tokenizer_json: str,
     settings: ModelSettings,
@@ -180,7 +178,7 @@ def fingerprint(
     """
     decisive = asdict(settings)
     parts = [
-        *graphs,
+        graph,
         dumps(dict(opsets)).encode(),
         tokenizer_json.encode(),
         dumps({key: decisive[key] for key in _DECIDING}).encode(),

@@ -76,9 +76,10 @@ def not_onnx(why: str) -> ModelError:
 
 
 def message(value: Value) -> memoryview:
-    """The bytes of a field; raises ModelError for a number."""
+    """The bytes of a length-delimited field; raises ModelError for a number."""
     if not isinstance(value, memoryview):
-        raise not_onnx("a number stands where a message belongs")
+        got = "a fixed-width number" if value is None else "a varint"
+        raise not_onnx(f"expected a length-delimited field, got {got}")
     return value
 
 

@@ -1,7 +1,6 @@
-"""Walk an ONNX file's protobuf bytes: describe it and refuse it without parsing a weight.
+"""Walk an ONNX file's protobuf bytes once: refuse it, or describe it and find its weights.
 
-Field numbers are those of onnx.proto (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto).
-Weights are skipped, so a file is judged in milliseconds, before onnxruntime sees a byte.
+Values of weights are skipped, so a file is judged in milliseconds, before onnxruntime sees a byte.
 
 Protobuf readers merge repeated fields and let the last scalar win. Therefore every occurrence is
 checked here, never only the first or the last: what passes is safe under any reader's choice.
@@ -10,28 +9,32 @@ checked here, never only the first or the last: what passes is safe under any re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from math import prod
 
 from embedge.errors import ModelError
 from embedge.modelfile.operators import canonical_domain, check_domain, check_operator
-from embedge.modelfile.protobuf import Value, count_numbers, message, not_onnx, numbers, spans, text
+from embedge.modelfile.protobuf import Value, message, not_onnx, spans, text
+from embedge.modelfile.schema import (
+    AttributeProto,
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    OperatorSetIdProto,
+    SparseTensorProto,
+    StringStringEntryProto,
+    TensorProto,
+    TypeProto,
+    ValueInfoProto,
+)
+from embedge.modelfile.tensor import Tensor, check_dimension
 
 _MAX_GRAPH_DEPTH = 4  # an If inside an If inside an If is already beyond what exporters write
 # A model of 48 layers has some 12,000 nodes at most, and 200,000 fields that are not weights.
 _MAX_NODES = 20_000
 _MAX_FIELDS = 1_000_000
-_MAX_DIMENSION = 2**31 - 1
-_MAX_RANK = 32
-
-# Bits of an element by TensorProto.DataType: numbers and booleans, no strings.
-_BITS = {
-    1: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 7: 64, 9: 8, 10: 16, 11: 64, 12: 32, 13: 64, 16: 16,
-    21: 4, 22: 4,
-}  # fmt: skip
-# Field numbers of TensorProto.
-DIMS, DATA_TYPE, NAME, RAW_DATA, EXTERNAL_DATA, DATA_LOCATION = 1, 2, 8, 9, 13, 14
-_TYPED_FIXED = {4: 4, 10: 8}  # float_data, double_data: bytes of an element
-_TYPED_VARINT = (5, 7, 11)  # int32_data, int64_data, uint64_data
+_REFUSED = {
+    ModelProto.TRAINING_INFO: "training information",
+    ModelProto.FUNCTIONS: "local functions",
+}
 
 
 @dataclass(frozen=True)
@@ -43,13 +46,49 @@ class TensorSpec:
     shape: tuple[int | str, ...]
 
 
+@dataclass(frozen=True)
+class Initializer:
+    """A weight of the outermost graph, which stores its values as bytes.
+
+    Attributes:
+        name: its name.
+        elem_type: its ONNX element type.
+        shape: its shape.
+        values: its bytes where they are in the file, little endian.
+        field: all bytes of the graph's field that holds it.
+    """
+
+    name: str
+    elem_type: int
+    shape: tuple[int, ...]
+    values: memoryview
+    field: memoryview
+
+
 @dataclass
 class Walked:
-    """What the walk found: every field is filled by it, none is trusted before it ends."""
+    """What the walk found: every field is filled by it, none is trusted before it ends.
+
+    Attributes:
+        opsets: operator set versions by domain.
+        metadata: the metadata.
+        graph: the bytes of the graph.
+        rest: all bytes of the model's fields besides graph and metadata.
+        graph_fields: all bytes of each of the graph's fields.
+        initializers: weights whose values could be taken out of the file.
+        read: names that nodes of the outermost graph read.
+        inputs, outputs: of the graph.
+        operators: how many nodes of each kind there are.
+        ir_version, producer: as the file says.
+    """
 
     opsets: dict[str, int] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
-    graphs: list[memoryview] = field(default_factory=list)
+    graph: memoryview = field(default_factory=lambda: memoryview(b""))
+    rest: list[memoryview] = field(default_factory=list)
+    graph_fields: list[memoryview] = field(default_factory=list)
+    initializers: list[Initializer] = field(default_factory=list)
+    read: set[str] = field(default_factory=set)
     inputs: list[TensorSpec] = field(default_factory=list)
     outputs: list[TensorSpec] = field(default_factory=list)
     operators: Counter[str] = field(default_factory=Counter)
@@ -79,40 +118,49 @@ class _Walker:
         self._nodes_left = _MAX_NODES
         self._weights: set[str] = set()  # names of the outermost graph's initializers
 
-    def _fields(self, buffer: memoryview) -> Iterator[tuple[int, Value]]:
-        for number, value, _ in spans(buffer):
+    def _spans(self, buffer: memoryview) -> Iterator[tuple[int, Value, memoryview]]:
+        for found in spans(buffer):
             self._fields_left -= 1
             if self._fields_left < 0:
                 raise ModelError(f"the file has more than {_MAX_FIELDS} fields; do not use it")
-            yield number, value
+            yield found
+
+    def _fields(self, buffer: memoryview) -> Iterator[tuple[int, Value]]:
+        return ((number, value) for number, value, _ in self._spans(buffer))
 
     def model(self, buffer: memoryview) -> None:
-        found = self.found
-        for number, value in self._fields(buffer):
-            if number == 1 and isinstance(value, int):
-                found.ir_version = value
-            elif number == 2:
-                found.producer = text(value)
-            elif number == 7:
-                found.graphs.append(message(value))
-                self._graph(message(value), depth=0)
-            elif number == 8:
-                self._opset(message(value))
-            elif number == 14:
+        found, graphs = self.found, 0
+        for number, value, whole in self._spans(buffer):
+            if number == ModelProto.GRAPH:
+                graphs += 1
+                found.graph = message(value)
+                self._graph(found.graph, depth=0)
+            elif number == ModelProto.METADATA_PROPS:
                 self._metadata(message(value))
-            elif number in (20, 25):
-                what = "training information" if number == 20 else "local functions"
-                raise ModelError(f"the file has {what}, which no model file has; do not use it")
-        if not found.graphs or not found.ir_version:
+            elif number in _REFUSED:
+                raise ModelError(
+                    f"the file has {_REFUSED[number]}, which no model file has; do not use it"
+                )
+            else:
+                found.rest.append(whole)
+            if number == ModelProto.IR_VERSION and isinstance(value, int):
+                found.ir_version = value
+            elif number == ModelProto.PRODUCER_NAME:
+                found.producer = text(value)
+            elif number == ModelProto.OPSET_IMPORT:
+                self._opset(message(value))
+        if not graphs or not found.ir_version:
             raise not_onnx("it has no graph")
+        if graphs > 1:  # readers would merge them
+            raise ModelError(f"the file has {graphs} graphs, but should have one; do not use it")
 
     def _opset(self, buffer: memoryview) -> None:
         domain, version = "", 0
         for number, value in self._fields(buffer):
-            if number == 1:
+            if number == OperatorSetIdProto.DOMAIN:
                 domain = text(value)
                 check_domain(domain)
-            elif number == 2 and isinstance(value, int):
+            elif number == OperatorSetIdProto.VERSION and isinstance(value, int):
                 version = value
         domain = canonical_domain(domain)
         if domain in self.found.opsets:  # which of them counts would be the reader's choice
@@ -125,9 +173,9 @@ class _Walker:
     def _metadata(self, buffer: memoryview) -> None:
         key, entry = "", ""
         for number, value in self._fields(buffer):
-            if number == 1:
+            if number == StringStringEntryProto.KEY:
                 key = text(value)
-            elif number == 2:
+            elif number == StringStringEntryProto.VALUE:
                 entry = text(value)
         if key in self.found.metadata:
             raise ModelError(f"the file has the metadata key {key!r} twice; do not use it")
@@ -138,24 +186,32 @@ class _Walker:
             raise ModelError(
                 f"the graph is nested more than {_MAX_GRAPH_DEPTH} deep; do not use it"
             )
-        for number, value in self._fields(buffer):
-            if number == 1:
+        found = self.found
+        for number, value, whole in self._spans(buffer):
+            if depth == 0:
+                found.graph_fields.append(whole)
+            if number == GraphProto.NODE:
                 self._node(message(value), depth)
-            elif number == 5:
-                name = self._tensor(message(value))
-                if depth == 0:
-                    self._weight(name)
-            elif number == 15:
+            elif number == GraphProto.INITIALIZER:
+                self._initializer(message(value), whole, depth)
+            elif number == GraphProto.SPARSE_INITIALIZER:
                 self._sparse(message(value))
-            elif number in (11, 12, 13):  # inputs, outputs, and what shape inference noted
+            elif number in (GraphProto.INPUT, GraphProto.OUTPUT, GraphProto.VALUE_INFO):
                 spec = self._tensor_spec(message(value))
-                if depth == 0 and number != 13:
-                    (self.found.inputs if number == 11 else self.found.outputs).append(spec)
+                if depth == 0 and number != GraphProto.VALUE_INFO:
+                    (found.inputs if number == GraphProto.INPUT else found.outputs).append(spec)
 
-    def _weight(self, name: str) -> None:
-        if name in self._weights:  # which of them counts would be the reader's choice
-            raise ModelError(f"the graph has two weights named {name!r}; do not use it")
-        self._weights.add(name)
+    def _initializer(self, buffer: memoryview, whole: memoryview, depth: int) -> None:
+        tensor = self._tensor(buffer)
+        if depth > 0:
+            return
+        if tensor.name in self._weights:  # which of them counts would be the reader's choice
+            raise ModelError(f"the graph has two weights named {tensor.name!r}; do not use it")
+        self._weights.add(tensor.name)
+        if tensor.values is not None:
+            shape, values = tuple(tensor.dims), tensor.values
+            found = Initializer(tensor.name, tensor.elem_types[0], shape, values, whole)
+            self.found.initializers.append(found)
 
     def _node(self, buffer: memoryview, depth: int) -> None:
         self._nodes_left -= 1
@@ -163,12 +219,14 @@ class _Walker:
             raise ModelError(f"the graph has more than {_MAX_NODES} nodes; do not use it")
         names, domains = [], []
         for number, value in self._fields(buffer):
-            if number == 4:
+            if number == NodeProto.OP_TYPE:
                 names.append(text(value))
-            elif number == 7:
+            elif number == NodeProto.DOMAIN:
                 domains.append(text(value))
-            elif number == 5:
+            elif number == NodeProto.ATTRIBUTE:
                 self._attribute(message(value), depth)
+            elif number == NodeProto.INPUT and depth == 0:
+                self.found.read.add(text(value))
         for domain in domains or [""]:
             for name in names or [""]:
                 check_operator(domain, name)
@@ -176,48 +234,30 @@ class _Walker:
 
     def _attribute(self, buffer: memoryview, depth: int) -> None:
         for number, value in self._fields(buffer):
-            if number in (5, 10):
+            if number in AttributeProto.TENSORS:
                 self._tensor(message(value))
-            elif number in (22, 23):
+            elif number in AttributeProto.SPARSE_TENSORS:
                 self._sparse(message(value))
-            elif number in (6, 11):
+            elif number in AttributeProto.GRAPHS:
                 self._graph(message(value), depth + 1)
 
-    def _tensor(self, buffer: memoryview) -> str:
-        """The name of a TensorProto, refused if its data is elsewhere or does not fit its shape."""
-        name = ""
-        dims: list[int] = []
-        kinds: list[int] = []
-        stored: dict[int, int] = {}  # elements by the field that holds them; bytes of raw_data
+    def _tensor(self, buffer: memoryview) -> Tensor:
+        """Read a TensorProto; refused if its data is elsewhere or does not fit its shape."""
+        tensor = Tensor()
         for number, value in self._fields(buffer):
-            if number == EXTERNAL_DATA or (number == DATA_LOCATION and value != 0):
+            external = number == TensorProto.DATA_LOCATION and value != 0
+            if external or number == TensorProto.EXTERNAL_DATA:
                 raise ModelError(
                     "the model keeps its weights in another file (external data); "
                     "embedge needs one file that holds all: export it again with embedge export"
                 )
-            if number == DIMS:
-                if len(dims) + count_numbers(value) > _MAX_RANK:
-                    raise ModelError(
-                        f"a tensor has more than {_MAX_RANK} dimensions; do not use the file"
-                    )
-                dims += numbers(value)
-            elif number == DATA_TYPE and isinstance(value, int):
-                kinds.append(value)
-            elif number == RAW_DATA:
-                # A reader takes the last of several; refused below as larger than the shape.
-                stored[number] = stored.get(number, 0) + len(message(value))
-            elif number in _TYPED_FIXED:
-                stored[number] = stored.get(number, 0) + len(message(value)) // _TYPED_FIXED[number]
-            elif number in _TYPED_VARINT:
-                stored[number] = stored.get(number, 0) + count_numbers(value)
-            elif number == NAME:
-                name = text(value)
-        _check_stored(dims, kinds, stored)
-        return name
+            tensor.add(number, value)
+        tensor.check()
+        return tensor
 
     def _sparse(self, buffer: memoryview) -> None:
         for number, value in self._fields(buffer):
-            if number in (1, 2):
+            if number in SparseTensorProto.TENSORS:
                 self._tensor(message(value))
         raise ModelError("the file has a sparse tensor, which no model file has; do not use it")
 
@@ -226,11 +266,11 @@ class _Walker:
         name, elem_type = "", 0
         shape: tuple[int | str, ...] = ()
         for number, value in self._fields(buffer):
-            if number == 1:
+            if number == ValueInfoProto.NAME:
                 name = text(value)
-            elif number == 2:
+            elif number == ValueInfoProto.TYPE:
                 for kind, tensor in self._fields(message(value)):
-                    if kind == 1:
+                    if kind == TypeProto.TENSOR_TYPE:
                         elem_type, shape = self._tensor_type(message(tensor))
         return TensorSpec(name, elem_type, shape)
 
@@ -238,49 +278,19 @@ class _Walker:
         elem_type = 0
         shape: list[int | str] = []
         for number, value in self._fields(buffer):
-            if number == 1 and isinstance(value, int):
+            if number == TypeProto.ELEM_TYPE and isinstance(value, int):
                 elem_type = value
-            elif number == 2:
+            elif number == TypeProto.SHAPE:
                 dims = self._fields(message(value))
-                shape = [self._dimension(message(dim)) for n, dim in dims if n == 1]
+                shape = [self._dimension(message(dim)) for n, dim in dims if n == TypeProto.DIM]
         return elem_type, tuple(shape)
 
     def _dimension(self, buffer: memoryview) -> int | str:
         found: int | str = "?"
         for number, value in self._fields(buffer):
-            if number == 1 and isinstance(value, int):
-                _check_dimension(value)
+            if number == TypeProto.DIM_VALUE and isinstance(value, int):
+                check_dimension(value)
                 found = value
-            elif number == 2:
+            elif number == TypeProto.DIM_PARAM:
                 found = text(value)
         return found
-
-
-def _check_dimension(size: int) -> None:
-    if size > _MAX_DIMENSION:  # a negative one is 2**63 and more here
-        signed = size - 2**64 if size >= 2**63 else size
-        raise ModelError(
-            f"a tensor's shape has the dimension {signed}, but should have 0 to {_MAX_DIMENSION}; "
-            "do not use the file"
-        )
-
-
-def _check_stored(dims: list[int], kinds: list[int], stored: dict[int, int]) -> None:
-    """Refuse a tensor unless it stores, once, as many elements as its shape says."""
-    if len(kinds) != 1 or kinds[0] not in _BITS or len(stored) > 1:
-        raise ModelError(
-            f"a tensor of the types {kinds} has {len(stored)} sets of values, but should have one "
-            "type of number and one set; do not use the file, or export the model again"
-        )
-    for size in dims:
-        _check_dimension(size)
-    ((where, found),) = stored.items() or {RAW_DATA: 0}.items()
-    expected = prod(dims)
-    unit = "elements"
-    if where == RAW_DATA:
-        expected, unit = -(-expected * _BITS[kinds[0]] // 8), "bytes"
-    if found != expected:
-        raise ModelError(
-            f"a tensor of the shape {dims} stores {found} {unit}, but should store {expected}; "
-            "fetch the file or export the model again"
-        )

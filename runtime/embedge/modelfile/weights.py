@@ -11,19 +11,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embedge.modelfile.protobuf import encode, message, numbers, spans, text
-from embedge.modelfile.validate import DATA_LOCATION, DATA_TYPE, DIMS, EXTERNAL_DATA, NAME, RAW_DATA
+from embedge.modelfile.protobuf import encode
+from embedge.modelfile.schema import (
+    FLOAT16,
+    FLOAT32,
+    INT8,
+    UINT8,
+    GraphProto,
+    ModelProto,
+    StringStringEntryProto,
+    TensorProto,
+)
+from embedge.modelfile.validate import Initializer, Walked
 
 # Smaller ones stay in the model, for shapes are inferred from them.
 _SMALLEST = 1024  # bytes
-_DTYPES: dict[int, type[np.generic]] = {1: np.float32, 2: np.uint8, 3: np.int8, 10: np.float16}
-
-# Field numbers of ModelProto, and of GraphProto and NodeProto.
-_GRAPH, _METADATA = 7, 14
-_NODE, _INITIALIZER, _NODE_INPUT = 1, 5, 1
-_EXTERNAL = 1
+_DTYPES = {FLOAT32: np.float32, UINT8: np.uint8, INT8: np.int8, FLOAT16: np.float16}
 # Of a file that nobody opens: onnxruntime is given an array in its place.
-_PLACE = encode(1, b"location") + encode(2, b"embedge")
+_PLACE = encode(StringStringEntryProto.KEY, b"location") + encode(
+    StringStringEntryProto.VALUE, b"embedge"
+)
 
 
 @dataclass(frozen=True)
@@ -39,66 +46,34 @@ class Parts:
     weights: dict[str, NDArray[Any]] = field(repr=False)
 
 
-def split(data: memoryview) -> Parts:
-    """Split the bytes of a model file that `wire.walk` has found to be sound."""
-    model: list[bytes | memoryview] = []
-    weights: dict[str, NDArray[Any]] = {}
-    for number, value, whole in spans(data):
-        if number == _GRAPH:
-            model.append(encode(_GRAPH, _without_weights(message(value), weights)))
-        elif number != _METADATA:
-            model.append(whole)
-    return Parts(b"".join(model), weights)
+def split(walked: Walked) -> Parts:
+    """Split a model file; its metadata are left out, which onnxruntime does not need."""
+    # A weight that no node reads stays: onnxruntime drops it before it looks for its values.
+    taken = [
+        weight
+        for weight in walked.initializers
+        if weight.elem_type in _DTYPES
+        and len(weight.values) >= _SMALLEST
+        and weight.name in walked.read
+        and weight.name
+    ]
+    moved = {id(weight.field): _elsewhere(weight) for weight in taken}
+    graph = b"".join(moved.get(id(span), span) for span in walked.graph_fields)
+    model = b"".join([*walked.rest, encode(ModelProto.GRAPH, graph)])
+    return Parts(model, {weight.name: _array(weight) for weight in taken})
 
 
-def _without_weights(graph: memoryview, weights: dict[str, NDArray[Any]]) -> bytes:
-    """The graph with its large initializers elsewhere; they are put into ``weights``."""
-    rest: list[bytes | memoryview] = []
-    read = _read(graph)
-    for number, value, whole in spans(graph):
-        weight = _weight(message(value)) if number == _INITIALIZER else None
-        if weight is None or weight[0] not in read:  # onnxruntime drops it before it looks for it
-            rest.append(whole)
-        else:
-            name, kind, array = weight
-            weights[name] = array
-            rest.append(encode(_INITIALIZER, _elsewhere(name, kind, array.shape)))
-    return b"".join(rest)
+def _array(weight: Initializer) -> NDArray[Any]:
+    dtype = np.dtype(_DTYPES[weight.elem_type]).newbyteorder("<")
+    return np.frombuffer(weight.values, dtype).reshape(weight.shape)
 
 
-def _read(graph: memoryview) -> set[str]:
-    """What the nodes of a graph read, those of inner graphs aside."""
-    nodes = (message(value) for number, value, _ in spans(graph) if number == _NODE)
-    return {
-        text(value) for node in nodes for number, value, _ in spans(node) if number == _NODE_INPUT
-    }
-
-
-def _weight(tensor: memoryview) -> tuple[str, int, NDArray[Any]] | None:
-    """(name, element type, values) of a TensorProto that is taken out of the graph, or None."""
-    dims: list[int] = []
-    seen: dict[int, Any] = {}
-    for number, value, _ in spans(tensor):
-        if number == DIMS:
-            dims += numbers(value)
-        elif number in seen or number not in (DATA_TYPE, NAME, RAW_DATA):
-            return None
-        else:
-            seen[number] = value
-    dtype = _DTYPES.get(seen.get(DATA_TYPE, 0))
-    if dtype is None or NAME not in seen or len(seen.get(RAW_DATA, b"")) < _SMALLEST:
-        return None
-    values = np.frombuffer(seen[RAW_DATA], np.dtype(dtype).newbyteorder("<")).reshape(dims)
-    return text(seen[NAME]), seen[DATA_TYPE], values
-
-
-def _elsewhere(name: str, kind: int, shape: tuple[int, ...]) -> bytes:
-    """A TensorProto that says its values are in another file."""
-    dims = b"".join(encode(DIMS, size) for size in shape)
-    return (
-        dims
-        + encode(DATA_TYPE, kind)
-        + encode(NAME, name.encode())
-        + encode(EXTERNAL_DATA, _PLACE)
-        + encode(DATA_LOCATION, _EXTERNAL)
-    )
+def _elsewhere(weight: Initializer) -> bytes:
+    """The graph's field for a weight, which says that the values are in another file."""
+    tensor = [encode(TensorProto.DIMS, size) for size in weight.shape] + [
+        encode(TensorProto.DATA_TYPE, weight.elem_type),
+        encode(TensorProto.NAME, weight.name.encode()),
+        encode(TensorProto.EXTERNAL_DATA, _PLACE),
+        encode(TensorProto.DATA_LOCATION, TensorProto.EXTERNAL),
+    ]
+    return encode(GraphProto.INITIALIZER, b"".join(tensor))

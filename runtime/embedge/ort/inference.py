@@ -64,7 +64,7 @@ def load_session(file: ModelFile, choices: list[Choice], threads: int) -> ort.In
     """Load a file; where that many threads are not to be had, with one."""
     names = [choice.name for choice in choices]
     # Other providers may compile the graph, and look for the weights in it.
-    parts = split(file.data) if names == [CPU] else Parts(bytes(file.data), {})
+    parts = split(file.walked) if names == [CPU] else Parts(bytes(file.data), {})
     try:
         try:
             return ort_call(partial(_make, parts, file.size, choices, threads))
