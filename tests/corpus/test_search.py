@@ -1,3 +1,4 @@
+import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,11 +8,12 @@ import numpy as np
 import pytest
 
 from embedge import CorpusError, OptionError
-from embedge.corpus import search as module
 from embedge.corpus.layout import LAYOUTS
 from embedge.corpus.search import Match, duplicates, search
 from embedge.corpus.vectors import StoredVectors
 from embedge.similarity import SIMILARITIES, unit
+
+module = importlib.import_module(search.__module__)  # the package has a function of that name
 
 RANDOM = np.random.default_rng(0)
 ROWS = 300

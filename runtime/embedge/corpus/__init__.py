@@ -5,13 +5,14 @@ runtime's dependencies; Parquet, Arrow and zstd need the extra `embedge[corpus]`
 is public; the modules are not.
 """
 
+from embedge.corpus.documents import DocumentMatch, search_documents
 from embedge.corpus.encoding import RowOptions
 from embedge.corpus.inputs import Corpus, Source, find_sources, stream_source, text_source
 from embedge.corpus.job import JobOptions, Summary, embed_corpus
 from embedge.corpus.lines import embed_lines
 from embedge.corpus.metadata import Metadata
 from embedge.corpus.passages import PassageOptions
-from embedge.corpus.rows import BadRow, Row
+from embedge.corpus.rows import BadRow, Place, Row
 from embedge.corpus.saved import open_vectors, read_metadata, verify_vectors
 from embedge.corpus.search import Match, duplicates, search
 from embedge.corpus.vectors import StoredVectors, embed_now
@@ -19,10 +20,12 @@ from embedge.corpus.vectors import StoredVectors, embed_now
 __all__ = [
     "BadRow",
     "Corpus",
+    "DocumentMatch",
     "JobOptions",
     "Match",
     "Metadata",
     "PassageOptions",
+    "Place",
     "Row",
     "RowOptions",
     "Source",
@@ -36,6 +39,7 @@ __all__ = [
     "open_vectors",
     "read_metadata",
     "search",
+    "search_documents",
     "stream_source",
     "text_source",
     "verify_vectors",

@@ -39,6 +39,15 @@ class Row(NamedTuple):
     within: tuple[Stretch, int] | None = None
 
 
+class Place(NamedTuple):
+    """Which part of its document a row is: in characters, ``passage`` None for all of it."""
+
+    id: Id
+    passage: int | None
+    start: int
+    end: int
+
+
 class BadRow(NamedTuple):
     """A row without a usable text: the reason, and the row as far as it could be read."""
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import NoneType
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -13,8 +14,9 @@ from embedge.corpus.files import real_path
 from embedge.corpus.layout import Stored
 from embedge.corpus.metadata import Checksums, Metadata
 from embedge.corpus.output import sidecar
+from embedge.corpus.passages import COLUMNS
 from embedge.corpus.publish import metadata_of
-from embedge.corpus.rows import Id
+from embedge.corpus.rows import Id, Place
 from embedge.corpus.vectors import RowFile, StoredVectors, no_room, pick, temporary
 from embedge.errors import CorpusError
 
@@ -81,7 +83,17 @@ def open_vectors(path: Path, metadata: Metadata | None = None) -> Iterator[Store
         def find(wanted: Sequence[int]) -> dict[int, tuple[Id, str | None]]:
             return dict(pick(_ids_and_texts(real, metadata), wanted))
 
-        yield StoredVectors(rows, metadata.dim, metadata.dtype, metadata.similarity, find)
+        def places() -> Iterator[Place]:
+            return _places(real, path)
+
+        yield StoredVectors(
+            rows,
+            metadata.dim,
+            metadata.dtype,
+            metadata.similarity,
+            find,
+            places if metadata.passages else None,
+        )
 
 
 def verify_vectors(path: Path) -> Metadata:
@@ -160,13 +172,29 @@ def _ids_and_texts(path: Path, metadata: Metadata) -> Iterator[tuple[Id, str | N
     if column is None:
         yield from ((key, None) for key in _ids(path, metadata))
         return
+    yield from ((row["id"], row[column]) for row in _columns(path, ["id", column]))
+
+
+def _columns(path: Path, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Some columns of each row of a .parquet, .arrow or .jsonl file."""
     with path.open("rb") as stream:
         if path.suffix.lower() == ".jsonl":
-            rows: Iterator[dict[str, Any]] = map(json.loads, stream)
+            yield from map(json.loads, stream)
         else:
-            table = arrow.Table(stream, path.suffix[1:].lower(), str(path))
-            rows = table.rows(["id", column])
-        yield from ((row["id"], row[column]) for row in rows)
+            yield from arrow.Table(stream, path.suffix[1:].lower(), str(path)).rows(names)
+
+
+def _places(real: Path, path: Path) -> Iterator[Place]:
+    """Which part of its document each row of a file of passages is."""
+    for number, row in enumerate(_columns(real, ["id", *COLUMNS]), 1):
+        passage, start, end = (row.get(name) for name in COLUMNS)
+        if type(passage) not in (int, NoneType) or type(start) is not int or type(end) is not int:
+            raise CorpusError(
+                f"expected whole numbers as {', '.join(COLUMNS)}; make the file again",
+                str(path),
+                number,
+            )
+        yield Place(row["id"], passage, start, end)
 
 
 def _read_ids(path: Path) -> Iterator[Id]:

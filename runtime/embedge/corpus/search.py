@@ -24,7 +24,7 @@ Rows = NDArray[np.intp]
 Progress = Callable[[int, int], None]  # is given what is done, and of how many
 
 # Far above the rounding of a float32 product of unit vectors, far below a difference that matters.
-_MARGIN = 1e-4
+MARGIN = 1e-4
 _SEARCH_BLOCK = 16384
 _QUERIES_AT_ONCE = 256
 _PAIR_BLOCK = 2048
@@ -71,15 +71,17 @@ def search(
     best = [_Best(np.empty(0, np.intp), np.empty(0)) for _ in queries]
     for start in range(0, len(vectors), _SEARCH_BLOCK):
         block = vectors.block(start, _SEARCH_BLOCK)  # (block, dim)
-        longest = _longest(block, start)
+        longest = longest_of(block, start)
         for first in range(0, len(queries), _QUERIES_AT_ONCE):
             some = queries[first : first + _QUERIES_AT_ONCE]
-            margin = _MARGIN * longest * _longest(some, first, "query")
+            margin = MARGIN * longest * longest_of(some, first, "query")
             rough = similarity(some, block, vectors.similarity)  # (queries, block)
             for i, query in enumerate(some):
                 found = best[first + i]
-                near = _near(rough[i], found.scores, top, margin)
-                exact = _exact(query[None], block, np.zeros_like(near), near, vectors.similarity)
+                near = near_best(rough[i], found.scores, top, margin)
+                exact = exact_scores(
+                    query[None], block, np.zeros_like(near), near, vectors.similarity
+                )
                 rows = np.concatenate([found.rows, start + near])
                 scores = np.concatenate([found.scores, exact])
                 order = np.lexsort((rows, -scores))[:top]
@@ -92,7 +94,7 @@ def search(
     ]
 
 
-def _near(rough: Vectors, best: Scores, top: int, margin: float) -> Rows:
+def near_best(rough: Vectors, best: Scores, top: int, margin: float) -> Rows:
     """Rows of a block that may be among the best of one query."""
     if len(best) == top:
         return np.flatnonzero(rough >= best[-1] - margin)
@@ -147,12 +149,12 @@ def _equal_rows(vectors: StoredVectors, threshold: float) -> Rows:
     alike = np.empty(len(vectors), np.bool_)  # to itself: not so for zeros, or by the dot product
     for start in range(0, len(vectors), _PAIR_BLOCK):
         block = vectors.block(start, _PAIR_BLOCK)
-        _longest(block, start)
+        longest_of(block, start)
         part = slice(start, start + len(block))
         digests = (hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in block)
         hashes[part] = np.frombuffer(b"".join(digests), np.uint64).reshape(-1, 2)
         own = np.arange(len(block))
-        alike[part] = _exact(block, block, own, own, vectors.similarity) >= threshold
+        alike[part] = exact_scores(block, block, own, own, vectors.similarity) >= threshold
     order = np.lexsort((hashes[:, 1], hashes[:, 0]))  # stable: equal rows stay in their order
     ordered = hashes[order]
     is_first = np.ones(len(order), np.bool_)
@@ -186,10 +188,10 @@ def _pairs(
     done, count = 0, len(vectors)
     for first in range(0, count, _PAIR_BLOCK):
         a = vectors.block(first, _PAIR_BLOCK)
-        longest = _longest(a, first)
+        longest = longest_of(a, first)
         for second in range(first, count, _PAIR_BLOCK):
             b = a if second == first else vectors.block(second, _PAIR_BLOCK)
-            margin = _MARGIN * longest * _longest(b, second)
+            margin = MARGIN * longest * longest_of(b, second)
             rough = similarity(a, b, vectors.similarity)  # (a, b)
             near = rough >= threshold - margin
             for top in range(0, len(a), _PAIR_ROWS):
@@ -202,7 +204,7 @@ def _pairs(
                 i, j = i[apart], j[apart]
                 sure = rough[i, j] > threshold + margin
                 unsure = np.flatnonzero(~sure)
-                exact = _exact(a, b, i[unsure], j[unsure], vectors.similarity)
+                exact = exact_scores(a, b, i[unsure], j[unsure], vectors.similarity)
                 sure[unsure] = exact >= threshold
                 if sure.any():
                     yield first + i[sure], second + j[sure]
@@ -234,7 +236,7 @@ def _unite(leader: Rows, i: Rows, j: Rows) -> None:
         np.minimum.at(leader, high, low)
 
 
-def _longest(vectors: Vectors, first: int, what: str = "row") -> float:
+def longest_of(vectors: Vectors, first: int, what: str = "row") -> float:
     """Length of the longest vector; raises CorpusError for one that is not finite."""
     squares = np.einsum("ij,ij->i", vectors, vectors)
     if not np.isfinite(squares).all():
@@ -245,7 +247,7 @@ def _longest(vectors: Vectors, first: int, what: str = "row") -> float:
     return float(np.sqrt(squares.max(initial=1)))
 
 
-def _exact(a: Vectors, b: Vectors, i: Rows, j: Rows, measure: str) -> Scores:
+def exact_scores(a: Vectors, b: Vectors, i: Rows, j: Rows, measure: str) -> Scores:
     """Similarity of a[i[n]] and b[j[n]] for every n, in float64."""
     scores = np.empty(len(i))
     for start in range(0, len(i), _EXACT_AT_ONCE):

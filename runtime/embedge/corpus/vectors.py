@@ -14,7 +14,8 @@ from embedge.corpus.encoding import RowOptions, advance, encode_rows, read_rows
 from embedge.corpus.inputs import Corpus
 from embedge.corpus.journal import State
 from embedge.corpus.layout import LAYOUTS, Stored
-from embedge.corpus.rows import BadRow, Id
+from embedge.corpus.passages import COLUMNS
+from embedge.corpus.rows import BadRow, Id, Place
 from embedge.encoder import Encoder
 from embedge.errors import CorpusError
 from embedge.similarity import Vectors
@@ -61,6 +62,8 @@ class StoredVectors:
         dtype: a key of LAYOUTS.
         similarity: the model's measure.
         find: gives id and text (None where it is not known) of the rows that are asked for.
+        places: goes through the rows once, and says which part of its document each is; None where
+            the rows are not passages.
     """
 
     rows: RowFile | Stored
@@ -68,6 +71,7 @@ class StoredVectors:
     dtype: str = "float32"
     similarity: str = "cosine"
     find: Find = lambda rows: {row: (row, None) for row in rows}
+    places: Callable[[], Iterator[Place]] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -105,7 +109,8 @@ def embed_now(
         with CorpusBar(progress, corpus.fraction, state) as bar, no_room():
             for chunk in encode_rows(encoder, read, 0, options, bar.encoded):
                 for key, (_, row) in zip(chunk.ids, chunk.good, strict=True):
-                    texts.write(json.dumps([key, row.text]).encode() + b"\n")
+                    place = [row.columns[name] for name in COLUMNS] if options.passages else []
+                    texts.write(json.dumps([key, row.text, *place]).encode() + b"\n")
                 for _, left_out in chunk.bad:
                     skipped(left_out)
                 vectors.write(chunk.vectors.astype("<f4", copy=False).tobytes())
@@ -119,10 +124,23 @@ def embed_now(
 
         def find(wanted: Sequence[int]) -> dict[int, tuple[Id, str | None]]:
             texts.seek(0)
-            return {row: tuple(json.loads(line)) for row, line in pick(texts, wanted)}
+            return {row: tuple(json.loads(line)[:2]) for row, line in pick(texts, wanted)}
+
+        def places() -> Iterator[Place]:
+            texts.seek(0)
+            for line in texts:
+                key, _, *place = json.loads(line)
+                yield Place(key, *place)
 
         rows = RowFile(vectors, 0, (state.texts, encoder.dim), np.dtype("<f4"))
-        yield StoredVectors(rows, encoder.dim, "float32", encoder.info["similarity"], find)
+        yield StoredVectors(
+            rows,
+            encoder.dim,
+            "float32",
+            encoder.info["similarity"],
+            find,
+            places if options.passages else None,
+        )
 
 
 @contextmanager
