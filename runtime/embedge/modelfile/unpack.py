@@ -13,9 +13,9 @@ from typing import Any
 from embedge.errors import ModelError, OptionError
 from embedge.modelfile.file import ModelFile
 from embedge.modelfile.protobuf import message, numbers, spans, text
+from embedge.modelfile.schema import TensorProto
 from embedge.modelfile.settings import ModelSettings
 from embedge.modelfile.signature import HIDDEN
-from embedge.modelfile.validate import DATA_TYPE, DIMS, NAME
 
 SENTENCE_TRANSFORMERS = "sentence-transformers"
 READERS = (SENTENCE_TRANSFORMERS, "transformers.js", "fastembed", "light-embed")
@@ -211,11 +211,11 @@ def _weight(tensor: memoryview) -> tuple[str, int]:
     """Name and number of elements of a TensorProto; 0 elements where it is no weight."""
     name, size, kind = "", 1, 0
     for number, value, _ in spans(tensor):
-        if number == NAME:
+        if number == TensorProto.NAME:
             name = text(value)
-        elif number == DIMS:
+        elif number == TensorProto.DIMS:
             for dimension in numbers(value):
                 size *= dimension
-        elif number == DATA_TYPE and isinstance(value, int):
+        elif number == TensorProto.DATA_TYPE and isinstance(value, int):
             kind = value
     return name, size if kind in _WEIGHT_TYPES else 0
