@@ -277,7 +277,14 @@ ARCHITECTURES = (
         "EuroBERT",
         "EuroBertConfig",
         ("byte-level BPE", "PreTrainedTokenizerFast"),
-        settings=_bert(initializer_range=0.1, num_key_value_heads=2, pad_token_id=0),
+        settings=_bert(
+            initializer_range=0.1,
+            num_key_value_heads=2,
+            pad_token_id=0,
+            bos_token_id=2,
+            eos_token_id=3,
+            mask_token_id=4,
+        ),
         since="5",
     ),
     Architecture(
@@ -417,7 +424,7 @@ def _stir(model: torch.nn.Module) -> None:
 
 def _corpus() -> list[str]:
     """What the tokenizers learn from: few characters, so that small vocabularies hold them."""
-    return [text for text in calibration_texts() if max(map(ord, text)) < 0x250]
+    return [text for text in calibration_texts() if text and max(map(ord, text)) < 0x250]
 
 
 def _pieces(texts: Iterable[str], front: str, longest: int) -> list[tuple[str, int]]:

@@ -219,7 +219,7 @@ def test_an_unknown_graph_comes_through():
 def test_replace_reaches_graph_outputs():
     t = traced.Trace()
     work = Graph(t.model(t.embeddings()))
-    old = work.makers["sentence_embedding"]
+    old = work.producers["sentence_embedding"]
     new = work.add("Neg", [old.output[0]], "negated")
     assert new == "negated"
     again = work.add("Div", list(old.input), "again")

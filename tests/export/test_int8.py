@@ -150,7 +150,7 @@ def test_constants_that_half_holds_are_stored_so(plain):
     exact = Graph(plain)
     name, other = exact.add_constant(wide, "wide"), exact.add_constant(wide * 0.1, "other")
     store_as_fp16(exact)
-    assert exact.maker(name, "Cast") is not None
+    assert exact.producer(name, "Cast") is not None
     assert exact.constant(f"{name}_half").dtype == np.float16
     assert exact.constant(other).dtype == np.float32
 

@@ -98,7 +98,7 @@ def test_positions_that_are_kept_for_padding_do_not_count(tmp_path: Path) -> Non
 def test_a_model_without_any_limit_needs_one(tmp_path: Path, sentence_folder: Path) -> None:
     model = SentenceTransformer(str(sentence_folder), device="cpu")
     model.max_seq_length = int(1e30)
-    del model[0].auto_model.config.max_position_embeddings
+    model[0].auto_model.config.max_position_embeddings = -1  # no table of positions
     with pytest.raises(ExportError, match=r"does not say how many tokens.*--max-tokens"):
         source_module.describe.max_tokens(model, None)
     assert source_module.describe.max_tokens(model, 40) == 40

@@ -1,7 +1,7 @@
-"""A small index over an ONNX graph: who makes a value, who reads it, which values are constant.
+"""A small index over an ONNX graph: what produces a value, what consumes it, which values are constant.
 
-Rewrites work on a `Graph`: they look values up by name, rewire readers, append nodes in any order,
-and `finish` sorts the nodes, drops what nothing reads and returns the ModelProto.
+Rewrites work on a `Graph`: they look values up by name, rewire consumers, append nodes in any
+order, and `finish` sorts the nodes, drops what nothing reads and returns the ModelProto.
 """
 
 from __future__ import annotations
@@ -53,20 +53,20 @@ class Graph:
 
     def reindex(self) -> None:
         """Rebuild the look-up tables after `nodes` changed."""
-        self.makers = {name: node for node in self.nodes for name in node.output if name}
-        self.readers: dict[str, list[onnx.NodeProto]] = {}
+        self.producers = {name: node for node in self.nodes for name in node.output if name}
+        self.consumers: dict[str, list[onnx.NodeProto]] = {}
         for node in self.nodes:
             for name in dict.fromkeys(reads(node)):
-                self.readers.setdefault(name, []).append(node)
+                self.consumers.setdefault(name, []).append(node)
 
-    def maker(self, name: str, *op_types: str) -> onnx.NodeProto | None:
+    def producer(self, name: str, *op_types: str) -> onnx.NodeProto | None:
         """The node that makes `name`, if it is one of `op_types` (any, where none is given)."""
-        node = self.makers.get(name)
+        node = self.producers.get(name)
         return node if node is not None and (not op_types or node.op_type in op_types) else None
 
-    def reader(self, name: str, *op_types: str) -> onnx.NodeProto | None:
-        """The only reader of `name`, if it has just one, of `op_types`, and is no graph output."""
-        nodes = self.readers.get(name, [])
+    def consumer(self, name: str, *op_types: str) -> onnx.NodeProto | None:
+        """The only consumer of `name`, of `op_types`; None of a graph output or of several."""
+        nodes = self.consumers.get(name, [])
         if len(nodes) != 1 or name in self.outputs:
             return None
         return nodes[0] if not op_types or nodes[0].op_type in op_types else None
@@ -95,7 +95,7 @@ class Graph:
     def fresh(self, hint: str) -> str:
         """A name that the graph does not use yet."""
         name, count = hint, 0
-        while name in self.makers or name in self.initializers or name in self.inputs:
+        while name in self.producers or name in self.initializers or name in self.inputs:
             count += 1
             name = f"{hint}_{count}"
         return name
@@ -111,29 +111,29 @@ class Graph:
         name = self.fresh(hint)
         node = helper.make_node(op_type, inputs, [name], **attributes)
         self.nodes.append(node)
-        self.makers[name] = node
+        self.producers[name] = node
         for read in dict.fromkeys(reads(node)):
-            self.readers.setdefault(read, []).append(node)
+            self.consumers.setdefault(read, []).append(node)
         return name
 
     def replace(self, old: str, new: str) -> None:
-        """Let the node that makes `new`, which nothing else reads, make `old` instead.
+        """Let the node that produces `new`, which nothing else reads, produce `old` instead.
 
-        So every reader of `old`, subgraphs and graph outputs included, gets the new value.
+        So every consumer of `old`, subgraphs and graph outputs included, gets the new value.
         """
-        before, after = self.makers[old], self.makers[new]
+        before, after = self.producers[old], self.producers[new]
         before.output[list(before.output).index(old)] = self.fresh(f"{old}_before")
         after.output[list(after.output).index(new)] = old
         self.reindex()
 
     def bypass(self, node: onnx.NodeProto) -> None:
-        """Let the readers of `node`, a node that changes nothing, read its first input.
+        """Let the consumers of `node`, a node that changes nothing, read its first input.
 
         Graph outputs and subgraphs keep reading the node, which then stays.
         """
-        for reader in self.readers.get(node.output[0], []):
-            inputs = [node.input[0] if n == node.output[0] else n for n in reader.input]
-            reader.input[:] = inputs
+        for consumer in self.consumers.get(node.output[0], []):
+            inputs = [node.input[0] if n == node.output[0] else n for n in consumer.input]
+            consumer.input[:] = inputs
         self.reindex()
 
     def opset(self, domain: str = "") -> int:
@@ -155,7 +155,7 @@ class Graph:
         stack = [(name, False) for name in reversed(list(names))]
         while stack:
             name, done = stack.pop()
-            node = self.makers.get(name)
+            node = self.producers.get(name)
             if node is None or name in self.initializers or (not done and name in seen):
                 continue
             if done:

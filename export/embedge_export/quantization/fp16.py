@@ -85,7 +85,7 @@ class _Converter:
             whole = node.op_type == "Cast" and attribute(node, "to") in _WHOLE
             if node.op_type in ("Sin", "Cos", "Log") or whole:
                 positions.append(node.input[0])
-            mean = any(graph.maker(name, "ReduceMean") for name in node.input)
+            mean = any(graph.producer(name, "ReduceMean") for name in node.input)
             in_head = any(name.startswith("head/") or name in OUTPUTS for name in node.output)
             if node.op_type in _EXACT or in_head or (mean and node.op_type == "Add"):
                 exact.update(node.output)

@@ -120,7 +120,7 @@ def find_activations(graph: Graph) -> dict[str, list[LinearLayer]]:
         if min(weight.shape) < SMALLEST or node.input[0] in graph.initializers:
             continue
         output, bias = node.output[0], None
-        add = graph.reader(output, "Add")
+        add = graph.consumer(output, "Add")
         pair = graph.operand(add) if add is not None else None
         if add is not None and pair and graph.value(pair[1]).shape == weight.shape[1:]:
             output, bias = add.output[0], pair[1]

@@ -107,13 +107,13 @@ def fold_smoothing(graph: Graph) -> None:
     graph.prune()  # what was replaced would count as a consumer
     for node in [node for node in graph.nodes if node.op_type == "Mul"]:
         pair = graph.operand(node)
-        producer = graph.maker(pair[0]) if pair else None
+        producer = graph.producer(pair[0]) if pair else None
         attention = fused(producer) if producer is not None else None
-        if not pair or attention is None or graph.reader(pair[0]) is None:
+        if not pair or attention is None or graph.consumer(pair[0]) is None:
             continue
         value, factor = attention.values[2], graph.value(pair[1])
-        linear = graph.maker(value, "MatMulIntegerToFloat")
-        if linear is None or graph.reader(value) is None or factor.ndim > 1:
+        linear = graph.producer(value, "MatMulIntegerToFloat")
+        if linear is None or graph.consumer(value) is None or factor.ndim > 1:
             continue
         if attention.values.count(value) > 1:  # it is the keys as well
             continue

@@ -104,7 +104,7 @@ def fused(node: onnx.NodeProto) -> Fused | None:
 
 def _without_bias(graph: Graph, key: str) -> str:
     """The keys before their bias: it moves all scores of a query alike, unseen by softmax."""
-    add = graph.maker(key, "Add")
+    add = graph.producer(key, "Add")
     pair = graph.operand(add) if add is not None else None
     bias = graph.constant(pair[1]) if pair else None
     return pair[0] if pair and bias is not None and bias.ndim == 1 else key
@@ -131,7 +131,7 @@ def is_padding_mask(graph: Graph, name: str) -> bool:
 
     It is run on masks with padding left, right and in between; its last axis is the key's.
     """
-    if MASK not in graph.inputs or graph.maker(name) is None:
+    if MASK not in graph.inputs or graph.producer(name) is None:
         return False
     rng = np.random.default_rng(0)
     feeds: list[dict[str, Array]] = []
@@ -159,20 +159,20 @@ def _attention(graph: Graph, softmax: onnx.NodeProto) -> Attention | None:
     if attribute(softmax, "axis", -1) not in (-1, 3):
         return None
     scores, mask, scale = softmax.input[0], None, 1.0
-    add = graph.maker(scores, "Add")
+    add = graph.producer(scores, "Add")
     if add is not None:
         scores, mask = add.input
-        if graph.maker(scores, "MatMul", "Mul", "Div") is None:
+        if graph.producer(scores, "MatMul", "Mul", "Div") is None:
             scores, mask = mask, scores
-    scaled = graph.maker(scores, "Mul", "Div")
+    scaled = graph.producer(scores, "Mul", "Div")
     if scaled is not None:
         pair = graph.operand(scaled)
         number = graph.scalar(pair[1]) if pair else None
         if not pair or number is None or scaled.input[0] != pair[0]:
             return None
         scores, scale = pair[0], number if scaled.op_type == "Mul" else 1 / number
-    product = graph.maker(scores, "MatMul")
-    context = graph.reader(softmax.output[0], "MatMul")
+    product = graph.producer(scores, "MatMul")
+    context = graph.consumer(softmax.output[0], "MatMul")
     if product is None or context is None or context.input[0] != softmax.output[0]:
         return None
     query = _heads(graph, product.input[0], ([0, 2, 1, 3],))
@@ -188,15 +188,15 @@ def _attention(graph: Graph, softmax: onnx.NodeProto) -> Attention | None:
 
 def _heads(graph: Graph, name: str, orders: tuple[list[int], ...]) -> tuple[str, int, int] | None:
     """(x, heads, width) where `name` is x split into heads: Transpose(Reshape(x)), or None."""
-    transpose = graph.maker(name, "Transpose")
+    transpose = graph.producer(name, "Transpose")
     if transpose is None:
         return None
     order = attribute(transpose, "perm")
-    before = graph.maker(transpose.input[0], "Transpose")
+    before = graph.producer(transpose.input[0], "Transpose")
     if before is not None:
         first = attribute(before, "perm")
         order, transpose = [first[axis] for axis in order], before
-    reshape = graph.maker(transpose.input[0], "Reshape")
+    reshape = graph.producer(transpose.input[0], "Reshape")
     if order not in orders or reshape is None:
         return None
     target = graph.constant(reshape.input[1])
@@ -209,10 +209,10 @@ def _heads(graph: Graph, name: str, orders: tuple[list[int], ...]) -> tuple[str,
 
 def _merged(graph: Graph, name: str) -> tuple[str, int] | None:
     """(y, its width) where y is the heads of `name` side by side: Reshape(Transpose), or None."""
-    transpose = graph.reader(name, "Transpose")
+    transpose = graph.consumer(name, "Transpose")
     if transpose is None or attribute(transpose, "perm") != [0, 2, 1, 3]:
         return None
-    reshape = graph.reader(transpose.output[0], "Reshape")
+    reshape = graph.consumer(transpose.output[0], "Reshape")
     target = graph.constant(reshape.input[1]) if reshape is not None else None
     if reshape is None or target is None or len(target) != 3:
         return None

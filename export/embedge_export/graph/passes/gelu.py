@@ -26,8 +26,8 @@ def fuse_gelu(graph: Graph) -> None:
 
 def _gelu(graph: Graph, erf: onnx.NodeProto) -> tuple[str, str] | None:
     """(x, name of the GELU's output) of the GELU around `erf`, or None."""
-    scaled = graph.maker(erf.input[0], "Div", "Mul")
-    plus = graph.reader(erf.output[0], "Add")
+    scaled = graph.producer(erf.input[0], "Div", "Mul")
+    plus = graph.consumer(erf.output[0], "Add")
     parts = (scaled and graph.operand(scaled), plus and graph.operand(plus))
     if scaled is None or plus is None or not parts[0] or not parts[1]:
         return None
@@ -42,12 +42,12 @@ def _gelu(graph: Graph, erf: onnx.NodeProto) -> tuple[str, str] | None:
     linear = False
     end = plus.output[0]
     while (half, linear) != (0.5, True):
-        product = graph.reader(end, "Mul")
+        product = graph.consumer(end, "Mul")
         if product is None:
             return None
         other = product.input[1] if product.input[0] == end else product.input[0]
         number = graph.scalar(other)
-        inner = graph.maker(other, "Mul")
+        inner = graph.producer(other, "Mul")
         pair = graph.operand(inner) if inner is not None else None
         if number is not None:
             half *= number

@@ -39,7 +39,7 @@ def share_score_scales(graph: Graph) -> None:
         number = graph.scalar(pair[1]) if pair else None
         if not pair or not number or number < 0 or not _scores(graph, node):
             continue
-        product = graph.maker(pair[0], "MatMul") if graph.reader(pair[0]) else None
+        product = graph.producer(pair[0], "MatMul") if graph.consumer(pair[0]) else None
         if product is None:
             continue
         if node.op_type == "Div" and node.input[1] != pair[1]:
@@ -55,8 +55,8 @@ def share_score_scales(graph: Graph) -> None:
 
 def _scores(graph: Graph, node: onnx.NodeProto) -> bool:
     """Whether a softmax reads the output of `node`, with or without a mask added."""
-    add = graph.reader(node.output[0], "Add")
-    return graph.reader((add or node).output[0], "Softmax") is not None
+    add = graph.consumer(node.output[0], "Add")
+    return graph.consumer((add or node).output[0], "Softmax") is not None
 
 
 def _multiply(
@@ -72,8 +72,8 @@ def _multiply(
 
 def _linear_before(graph: Graph, name: str) -> list[tuple[onnx.NodeProto, int]]:
     """(node, constant input) of the MatMul and Add whose result, moved about, is `name`."""
-    while graph.reader(name) is not None:
-        node = graph.maker(name)
+    while graph.consumer(name) is not None:
+        node = graph.producer(name)
         pair = graph.operand(node) if node is not None and len(node.input) == 2 else None
         if node is None:
             break
@@ -83,8 +83,8 @@ def _linear_before(graph: Graph, name: str) -> list[tuple[onnx.NodeProto, int]]:
         if node.op_type == "MatMul" and node.input[1] in graph.initializers:
             return [(node, 1)]
         if node.op_type == "Add" and pair:
-            matmul = graph.maker(pair[0], "MatMul")
-            alone = graph.reader(pair[0]) is not None
+            matmul = graph.producer(pair[0], "MatMul")
+            alone = graph.consumer(pair[0]) is not None
             if alone and matmul is not None and matmul.input[1] in graph.initializers:
                 return [(matmul, 1), (node, list(node.input).index(pair[1]))]
         break

@@ -17,7 +17,7 @@ def fold_token_types(graph: Graph) -> None:
     """
     rows = _rows(graph)
     for add in [node for node in graph.nodes if node.op_type == "Add"]:
-        after = graph.reader(add.output[0], "Add")
+        after = graph.consumer(add.output[0], "Add")
         kind = next((name for name in add.input if name in rows), None)
         if after is None or kind is None:
             continue
@@ -48,7 +48,7 @@ def _rows(graph: Graph) -> Mapping[str, Array]:
     for index, gather in enumerate(gathers):
         seen = {int(number) for values in probes for number in values[index].flat}
         table = graph.constant(gather.input[0])
-        if len(seen) == 1 and table is not None and graph.reader(gather.output[0]) is not None:
+        if len(seen) == 1 and table is not None and graph.consumer(gather.output[0]) is not None:
             rows[gather.output[0]] = table[seen.pop()]
     return rows
 
@@ -63,8 +63,8 @@ def _add_to_table(graph: Graph, name: str, row: Array) -> bool:
 
     The table of words is left alone: its index is an input.
     """
-    gather = graph.maker(name, "Gather")
-    if gather is None or not _is_table(graph, gather) or graph.reader(name) is None:
+    gather = graph.producer(name, "Gather")
+    if gather is None or not _is_table(graph, gather) or graph.consumer(name) is None:
         return False
     table = graph.constant(gather.input[0])
     if gather.input[1] in graph.inputs or table is None or table.shape[1] != row.size:
