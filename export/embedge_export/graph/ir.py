@@ -1,4 +1,4 @@
-"""A small index over an ONNX graph: what produces a value, what consumes it, which values are constant.
+"""A small index over an ONNX graph: producers and consumers of values, which values are constant.
 
 Rewrites work on a `Graph`: they look values up by name, rewire consumers, append nodes in any
 order, and `finish` sorts the nodes, drops what nothing reads and returns the ModelProto.
