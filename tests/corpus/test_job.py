@@ -250,7 +250,7 @@ def test_it_does_not_go_on_with_another_input(unfinished: Unfinished, encoder: E
     size = len(LINES)
     with pytest.raises(CorpusError, match=rf"bytes of .*a\.jsonl is {size + 3}, but was {size}"):
         unfinished.run(encoder)
-    path.write_text(LINES.replace("a b", "b a"))
+    path.write_bytes(LINES.replace("a b", "b a").encode())
     with pytest.raises(CorpusError, match="has read 60 rows, but the input's first rows are not"):
         unfinished.run(encoder)
     path.write_text(LINES)

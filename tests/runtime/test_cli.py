@@ -218,11 +218,14 @@ BAD: list[tuple[list[str], str]] = [
     (["embed", "--model", TINY, "--providers", "tpu", "a"], "there is no provider 'tpu' here"),
     (["embed", "--model", TINY, "--overflow", "error", "a b " * 9], "text 0 has 20 tokens"),
     (["embed", "--model", TINY, "a", "\udcff"], "text 1 holds a lone surrogate"),
-    (["embed", "--model", TINY, "--output", "no/x.npy"], "--output no/x.npy cannot be writ"),
+    (
+        ["embed", "--model", TINY, "--output", "no/x.npy"],
+        f"--output {Path('no/x.npy')} cannot be",
+    ),
     (["embed", "--model", TINY, "--output", f"{__file__}/x.npy"], "cannot be written"),
     (["embed", "--model", TINY, "--output", "."], "--output . cannot be written"),
     (["embed", "--model", TINY, "--output", "x.npy", "a b"], "no such file or folder: a b"),
-    (["embed", "--model", TINY, "--output", "/"], "--output / cannot be written"),
+    (["embed", "--model", TINY, "--output", "/"], f"--output {Path('/')} cannot be written"),
 ]
 
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ def test_threads_that_make_no_sense_are_refused(threads: Any, tiny_file: Path) -
         Encoder(tiny_file, threads=threads)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has both of these limits")
 def test_threads_are_what_was_given_or_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     assert check_threads(3) == 3
     monkeypatch.setattr("embedge.ort.threads._cgroup_cpus", lambda cpus: cpus)
