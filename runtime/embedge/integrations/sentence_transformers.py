@@ -5,55 +5,57 @@
     model = SentenceTransformer("all-MiniLM-L6-v2")
     vectors = model.encode(["A man is eating food."], normalize_embeddings=True)
 
-An argument means what it means there, or raises OptionError, which says what to write instead; none
-is read and dropped. Deliberate differences: NumPy takes the place of torch, texts that are cut are
-warned of, no texts give (0, dim), the bar is drawn only where it is asked for.
+An argument means what it means there; those that could change no result have no effect, all others
+raise OptionError, which says what to use. Deliberate differences: NumPy takes the place of torch,
+texts that are truncated are warned of, no texts give (0, dim), the bar is drawn only on request.
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partialmethod
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embedge.encoder import Encoder
-from embedge.errors import ModelError, OptionError
+from embedge.errors import ModelError, OptionError, check_integer
+from embedge.integrations.precision import Precision, check_precision, quantize
 from embedge.modelfile.default import DEFAULT_MODEL
 from embedge.ort.providers import Providers
-from embedge.similarity import unit
-from embedge.text.prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS
+from embedge.similarity import Vectors, unit
+from embedge.text.prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS, LiteralPrompt, first_prompt
 
 _SHIPPED = (DEFAULT_MODEL, f"sentence-transformers/{DEFAULT_MODEL}")
 _TASKS = {"query": QUERY_PROMPTS, "document": DOCUMENT_PROMPTS, None: ()}
 
-# What only sentence-transformers can do: the values that mean nothing, and what to write instead.
-_ENCODE = {
-    "prompt": ((None,), "put the prompt in front of the texts, or name one with prompt_name="),
-    "batch_size": ((None,), "leave it out: batches are chosen by tokens, and change no vector"),
-    "output_value": (("sentence_embedding",), "a model file gives sentence embeddings only"),
-    "precision": (("float32", None), "quantize what encode() gives, or write files with --dtype"),
-    "convert_to_numpy": ((True,), "leave it out, and use torch.from_numpy() or list() on the rows"),
+Refusals = Mapping[str, tuple[tuple[Any, ...], str]]
+
+# What only sentence-transformers can do: the values that mean nothing, and what to use instead.
+_ENCODE: Refusals = {
+    "output_value": (("sentence_embedding",), "sentence embeddings: a model file has no others"),
+    "convert_to_numpy": ((True,), "torch.from_numpy() or list() on what encode() gives"),
     "convert_to_tensor": ((False,), "torch.from_numpy(model.encode(...))"),
-    "device": ((None,), "SentenceTransformer(..., providers='cuda')"),
+    "device": ((None, "cpu"), "SentenceTransformer(..., providers='cuda')"),
     "pool": ((None,), "SentenceTransformer(..., threads=8): threads take the place of processes"),
-    "chunk_size": ((None,), "leave it out; model.encoder.encode_iter() reads texts as a stream"),
 }
-_LOAD = {
+_LOAD: Refusals = {
     "modules": ((None,), "embedge export FOLDER -o model.onnx, with the modules saved to a folder"),
     "device": ((None, "cpu"), "SentenceTransformer(..., providers='cuda')"),
-    "prompts": ((None,), "save them with the model, then embedge export FOLDER -o model.onnx"),
-    "default_prompt_name": ((None,), "save it with the model, then export, or encode_query()"),
-    "cache_folder": ((None,), "leave it out: nothing is downloaded, nothing is kept in a cache"),
-    "trust_remote_code": ((False,), "leave it out: a model file holds no code"),
+    "prompts": ((None,), "encode(..., prompt=), or save them with the model and export it"),
+    "default_prompt_name": ((None,), "encode_query(), or save it with the model and export it"),
     "revision": ((None,), "embedge export NAME --revision REVISION -o model.onnx"),
-    "token": ((None,), "leave it out: nothing is downloaded"),
-    "model_kwargs": ((None,), "embedge export NAME --format fp16 -o model.onnx"),
-    "backend": (("onnx",), "leave it out: onnxruntime it is"),
-    "similarity_fn_name": ((None,), "model.similarity() is the model's own measure"),
+    "token": ((None, False), "embedge export NAME -o model.onnx: nothing is downloaded here"),
+    "use_auth_token": ((None, False), "embedge export NAME -o model.onnx: nothing is downloaded"),
+    "model_kwargs": ((None, {}), "embedge export NAME --format fp16 -o model.onnx"),
+    "processor_kwargs": ((None, {}), "embedge export FOLDER, with the tokenizer saved as wanted"),
+    "config_kwargs": ((None, {}), "embedge export FOLDER, with the configuration saved as wanted"),
+    "model_card_data": ((None,), "the model card of the folder that is exported"),
+    "backend": (("onnx",), "SentenceTransformer(...) without it: onnxruntime runs the model"),
 }
+# What changes no result: nothing is downloaded, and a file holds no code.
+_NO_EFFECT = ("cache_folder", "trust_remote_code", "local_files_only")
 
 
 class SentenceTransformer:
@@ -62,6 +64,9 @@ class SentenceTransformer:
     Args:
         model_name_or_path: path of a model file; None or the shipped model's name is that one.
         truncate_dim: `encode` keeps this many leading components unless told otherwise.
+        similarity_fn_name: the model's own measure, or None.
+        cache_folder, trust_remote_code, local_files_only: have no effect, as nothing is downloaded
+            and a model file holds no code.
         providers, threads: as for Encoder.
 
     The other arguments are sentence-transformers' own, and raise where they ask for anything.
@@ -82,11 +87,16 @@ class SentenceTransformer:
         device: str | None = None,
         prompts: Mapping[str, str] | None = None,
         default_prompt_name: str | None = None,
-        cache_folder: str | None = None,
+        cache_folder: str | os.PathLike[str] | None = None,
         trust_remote_code: bool = False,
         revision: str | None = None,
+        local_files_only: bool = False,
         token: object = None,
+        use_auth_token: object = None,
         model_kwargs: object = None,
+        processor_kwargs: object = None,
+        config_kwargs: object = None,
+        model_card_data: object = None,
         backend: str = "onnx",
         similarity_fn_name: str | None = None,
         truncate_dim: int | None = None,
@@ -105,16 +115,22 @@ class SentenceTransformer:
             None if name in _SHIPPED else name, providers=providers, threads=threads
         )
         self.truncate_dim = truncate_dim
+        own = self.similarity_fn_name
+        measure = getattr(similarity_fn_name, "value", similarity_fn_name)  # theirs is an Enum
+        _refuse(
+            {"similarity_fn_name": ((None, own), f"{own!r}, the model's own")},
+            {"similarity_fn_name": measure},
+        )
 
     def encode(
         self,
-        inputs: str | Iterable[str],
+        inputs: str | Iterable[str] | None = None,
         prompt_name: str | None = None,
         prompt: str | None = None,
         batch_size: int | None = None,
         show_progress_bar: bool | None = None,
         output_value: str | None = "sentence_embedding",
-        precision: str | None = "float32",
+        precision: Precision | None = "float32",
         convert_to_numpy: bool = True,
         convert_to_tensor: bool = False,
         device: object = None,
@@ -123,13 +139,20 @@ class SentenceTransformer:
         pool: object = None,
         chunk_size: int | None = None,
         task: Literal["query", "document"] | None = None,
-    ) -> NDArray[np.float32]:
+        sentences: str | Iterable[str] | None = None,
+    ) -> NDArray[Any]:
         """Vectors of texts: float32 (n, dim), or (dim,) for one str.
 
         Args:
             inputs: one str, or any iterable of str.
+            sentences: the name of ``inputs`` before version 5.
             prompt_name: name of one of the model's prompts, put in front of every text.
+            prompt: text put in front of every text, in place of any of the model's prompts.
+            batch_size, chunk_size: have no effect: batches are chosen by tokens, change no vector.
             show_progress_bar: draw a bar on standard error, where that is a terminal.
+            precision: "int8" or "uint8" (n, dim), "binary" (int8) or "ubinary" (uint8), both
+                (n, dim / 8), as sentence_transformers.quantize_embeddings makes them. The range of
+                int8 is that of these very texts: vectors of two calls cannot be compared.
             normalize_embeddings: scale the vectors, after they are truncated, to length 1.
             truncate_dim: keep this many leading components; they are not scaled again unless
                 ``normalize_embeddings`` says so.
@@ -141,18 +164,20 @@ class SentenceTransformer:
             TextError: an item is not a str or not valid Unicode; says which.
             OptionError: an argument asks for what embedge does another way; says which way.
         """
-        given = locals()
+        given = {**locals(), "device": None if device is None else str(device)}
         _refuse(_ENCODE, {name: given[name] for name in _ENCODE})
-        if task not in _TASKS:
-            raise OptionError(f"task should be 'query', 'document' or None, but is {task!r}")
+        _check_sizes(batch_size=batch_size, chunk_size=chunk_size)
+        check_precision(precision)
         dim = self._dim(self.truncate_dim if truncate_dim is None else truncate_dim)
-        names = [name for name in _TASKS[task] if name in self.prompts]
+        texts = _only(inputs, sentences)
         vectors: NDArray[np.float32] = self.encoder.encode(
-            inputs,
-            prompt=prompt_name or next(iter(names), None),
+            [texts] if isinstance(texts, str) else texts,
+            prompt=self._prompt(task, prompt_name, prompt),
             progress=bool(show_progress_bar),
-        )[..., :dim]
-        return unit(vectors) if normalize_embeddings else np.ascontiguousarray(vectors)
+        )[:, :dim]
+        vectors = unit(vectors) if normalize_embeddings else np.ascontiguousarray(vectors)
+        stored = quantize(vectors, precision or "float32")
+        return cast(NDArray[Any], stored[0]) if isinstance(texts, str) else stored
 
     encode_query = partialmethod(encode, task="query")
     encode_document = partialmethod(encode, task="document")
@@ -163,6 +188,28 @@ class SentenceTransformer:
         """Similarity of every row with every row, (n, dim) and (m, dim) to (n, m)."""
         a, b = np.atleast_2d(embeddings1), np.atleast_2d(embeddings2)
         return self.encoder.similarity(a, b)
+
+    def similarity_pairwise(
+        self, embeddings1: NDArray[np.float32], embeddings2: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Similarity of each row with the same row, both (n, dim), to float32 (n,)."""
+        a, b = (np.atleast_2d(np.asarray(rows, np.float32)) for rows in (embeddings1, embeddings2))
+        if a.shape != b.shape:
+            raise OptionError(f"expected embeddings of equal shapes, got {a.shape} and {b.shape}")
+        return _PAIRWISE[self.similarity_fn_name](a, b)
+
+    def tokenize(self, texts: Sequence[str]) -> dict[str, NDArray[np.int64]]:
+        """The model's inputs: ``input_ids`` and ``attention_mask``, int64 (n, longest), padded.
+
+        Raises TextError as `encode` does.
+        """
+        rows = self.encoder._pipeline.tokenize(list(texts), 0, "truncate").ids
+        shape = (len(rows), max(map(len, rows), default=0))
+        pad = self.encoder.info["transformer"]["pad_id"] or 0
+        input_ids, mask = np.full(shape, pad, np.int64), np.zeros(shape, np.int64)
+        for row, ids in enumerate(rows):
+            input_ids[row, : len(ids)], mask[row, : len(ids)] = ids, 1
+        return {"input_ids": input_ids, "attention_mask": mask}
 
     def get_embedding_dimension(self) -> int:
         """Components of a vector."""
@@ -181,6 +228,26 @@ class SentenceTransformer:
         found: Mapping[str, str] = self.encoder.info["prompts"]
         return found
 
+    @property
+    def similarity_fn_name(self) -> str:
+        """The model's own measure: "cosine", "dot", "euclidean" or "manhattan"."""
+        name: str = self.encoder.info["similarity"]
+        return name
+
+    @property
+    def device(self) -> str:
+        """What runs the model: "cpu", "cuda", ..."""
+        provider: str = self.encoder.info["providers"][0]
+        return provider.removesuffix("ExecutionProvider").lower()
+
+    def _prompt(self, task: str | None, name: str | None, text: str | None) -> str | None:
+        """What Encoder.encode takes for it; a text goes before a name, a name before a task."""
+        if task not in _TASKS:
+            raise OptionError(f"task should be 'query', 'document' or None, but is {task!r}")
+        if text is not None:
+            return LiteralPrompt(text)
+        return name or first_prompt(self.prompts, _TASKS[task])
+
     def _dim(self, dim: int | None) -> int | None:
         if dim is not None and (not isinstance(dim, int) or not 1 <= dim <= self.encoder.dim):
             raise OptionError(
@@ -190,7 +257,27 @@ class SentenceTransformer:
         return dim
 
 
-def _refuse(table: Mapping[str, tuple[tuple[Any, ...], str]], given: Mapping[str, Any]) -> None:
+_PAIRWISE: dict[str, Callable[[Vectors, Vectors], Vectors]] = {
+    "cosine": lambda a, b: (unit(a) * unit(b)).sum(1),
+    "dot": lambda a, b: (a * b).sum(1),
+    "euclidean": lambda a, b: -np.linalg.norm(a - b, axis=1),
+    "manhattan": lambda a, b: -np.abs(a - b).sum(1),
+}
+
+
+def _refuse(table: Refusals, given: Mapping[str, Any]) -> None:
     for name, (harmless, instead) in table.items():
         if not any(given[name] is value or given[name] == value for value in harmless):
-            raise OptionError(f"{name}={given[name]!r} is not for embedge; instead: {instead}")
+            raise OptionError(f"{name}={given[name]!r} is not supported; use {instead}")
+
+
+def _only(inputs: Any, sentences: Any) -> Any:
+    if (inputs is None) == (sentences is None):
+        raise OptionError("expected texts in inputs=, or in sentences=, its old name")
+    return sentences if inputs is None else inputs
+
+
+def _check_sizes(**sizes: int | None) -> None:
+    for name, size in sizes.items():
+        if size is not None:
+            check_integer(name, size, 1)

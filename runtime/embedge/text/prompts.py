@@ -9,12 +9,22 @@ QUERY_PROMPTS = ("query",)
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 
 
+class LiteralPrompt(str):
+    """The text of a prompt itself, where the name of one is expected."""
+
+    __slots__ = ()
+
+
 def prompt_text(prompts: Mapping[str, str], default: str | None, name: str | None) -> str:
     """The text of a prompt, or the default's for None, or "" where there is no default.
+
+    A LiteralPrompt is its own text.
 
     Raises:
         OptionError: ``name`` is not one of the prompts.
     """
+    if isinstance(name, LiteralPrompt):
+        return str(name)
     name = default if name is None else name
     if name is None:
         return ""
