@@ -203,7 +203,7 @@ class SentenceTransformer:
 
         Raises TextError as `encode` does.
         """
-        rows = self.encoder._pipeline.tokenize(list(texts), 0, "truncate").ids
+        rows = self.encoder._pipeline.tokenize(list(texts), 0, "truncate", "").ids
         shape = (len(rows), max(map(len, rows), default=0))
         pad = self.encoder.info["transformer"]["pad_id"] or 0
         input_ids, mask = np.full(shape, pad, np.int64), np.zeros(shape, np.int64)
