@@ -2,9 +2,11 @@
 
 A block of ```console holds lines of `$ command` with what they print, a ```python block is a
 program, and a ```text block right behind it is its output. The blocks of a page run in order, in
-one folder. `<!-- not run: REASON -->` on the line before a block exempts it.
+one folder. On the line before a block, `<!-- not run: REASON -->` exempts it, and
+`<!-- needs: MODULE -->` does where that module is not installed: scripts/test-integrations runs it.
 """
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -26,7 +28,7 @@ PAGES += sorted((ROOT / "docs").glob("*.md"))
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 
 FENCE = re.compile(
-    r"(?:^<!-- (?P<note>.*) -->\n\n?)?^```(?P<kind>\w+)\n(?P<code>.*?)^```\n"
+    r"(?:^<!-- (?P<note>[^\n]*) -->\n\n?)?^```(?P<kind>\w+)\n(?P<code>.*?)^```\n"
     r"(?:\n```text\n(?P<output>.*?)^```\n)?",
     re.M | re.S,
 )
@@ -43,6 +45,14 @@ class Block:
     kind: str
     code: str
     output: str | None
+    needs: str | None = None
+
+    def is_runnable(self) -> bool:
+        """Whether the module that the block needs, if any, is installed."""
+        try:
+            return self.needs is None or importlib.util.find_spec(self.needs) is not None
+        except ModuleNotFoundError:  # of a package in which the module would be
+            return False
 
 
 def blocks(page: Path) -> Iterator[Block]:
@@ -55,7 +65,8 @@ def blocks(page: Path) -> Iterator[Block]:
             assert re.fullmatch(r"not run: .{10,}", note), f"{page.name}: {note}: why not?"
             continue
         line = text.count("\n", 0, found.start("code")) + 1
-        yield Block(line, found["kind"], found["code"], found["output"])
+        needs = note.removeprefix("needs: ") if note.startswith("needs: ") else None
+        yield Block(line, found["kind"], found["code"], found["output"], needs)
 
 
 def close(got: str, expected: str) -> bool:
@@ -117,23 +128,34 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.skipif(sys.platform == "win32", reason="a symlink needs a privilege on Windows")
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_examples_run_and_print_what_they_show(page: Path, folder: Path) -> None:
+    missing = []
     for block in blocks(page):
+        if not block.is_runnable():
+            missing.append(str(block.needs))
+            continue
         for name, library in EXTRAS.items():
             if name in block.code:
                 pytest.importorskip(library, reason=f"the page needs the extra that has {library}")
         (check_console if block.kind == "console" else check_python)(block, folder)
+    if missing:
+        pytest.skip(
+            f"all ran but what needs {', '.join(missing)}: python scripts/test-integrations"
+        )
 
 
 def test_the_parser_of_pages_finds_blocks_and_outputs(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(
         "```console\n$ a\nb\n```\n\n<!-- not run: it needs a GPU -->\n```python\nx\n```\n\n"
-        "```python\nprint(1)\n```\n\n```text\n1\n```\n\n```json\n{}\n```\n"
+        "```python\nprint(1)\n```\n\n```text\n1\n```\n\n```json\n{}\n```\n\n"
+        "<!-- needs: no.such -->\n```python\nx\n```\n"
     )
     assert list(blocks(page)) == [
         Block(2, "console", "$ a\nb\n", None),
         Block(12, "python", "print(1)\n", "1\n"),
+        Block(25, "python", "x\n", None, "no.such"),
     ]
+    assert [block.is_runnable() for block in blocks(page)] == [True, True, False]
     page.write_text("<!-- not run: slow -->\n```python\nx\n```\n")
     with pytest.raises(AssertionError, match="why not"):
         list(blocks(page))
