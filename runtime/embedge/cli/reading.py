@@ -11,6 +11,7 @@ from embedge.cli.options import model_path
 from embedge.cli.streams import say, standard_input
 from embedge.corpus.encoding import OnError, RowOptions
 from embedge.corpus.inputs import STDIN_FORMATS, Corpus, Source, find_sources, stream_source
+from embedge.corpus.passages import PassageOptions
 from embedge.corpus.rows import BadRow
 from embedge.corpus.saved import check_fingerprint, open_vectors, read_metadata
 from embedge.corpus.vectors import StoredVectors, embed_now
@@ -109,16 +110,19 @@ def make_encoder(arguments: argparse.Namespace, dim: int | None = None) -> Encod
 
 @contextmanager
 def corpus_vectors(
-    arguments: argparse.Namespace,
+    arguments: argparse.Namespace, passages: PassageOptions | None = None
 ) -> Iterator[tuple[StoredVectors, Encoder | None]]:
-    """The vectors of a corpus, and the Encoder if one was needed for them."""
+    """The vectors of a corpus, and the Encoder if one was needed for them.
+
+    Texts are split as ``passages`` says, unless it is None.
+    """
     paths = [Path(name) for name in arguments.corpus if name != "-"]
     stored = {path: known for path in paths if (known := read_metadata(path)) is not None}
     if not stored:
         encoder = make_encoder(arguments)
         sources = find_given(arguments, arguments.corpus)
         corpus = Corpus(sources, arguments.field, arguments.id)
-        options = RowOptions(on_error=arguments.on_error)
+        options = RowOptions(on_error=arguments.on_error, passages=passages)
         with embed_now(
             encoder, corpus, options, skipped=say_skipped, progress=not arguments.quiet
         ) as vectors:
@@ -130,6 +134,9 @@ def corpus_vectors(
         )
     ((path, known),) = stored.items()
     refuse_given(arguments, READING, f"says how texts are read, but {path} holds vectors")
+    if passages:
+        reason = f"says how texts are split, but {path} holds vectors"
+        refuse_given(arguments, {"passage_tokens": None}, reason)
     model = read(model_path(arguments.model) or default_model())
     check_fingerprint(path, known, model.settings.name, model.fingerprint)
     with open_vectors(path, known) as vectors:

@@ -1,9 +1,20 @@
-"""`embedge search`: the rows most like a query."""
+"""`embedge search`: the rows most like a query, or the documents; and the words that say why."""
 
 import argparse
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from embedge.cli.explaining import (
+    bold_words,
+    check_page,
+    explain_found,
+    strongest,
+    write_page,
+)
+from embedge.cli.found import Found, find_documents, find_rows
 from embedge.cli.options import add_model_arguments
+from embedge.cli.passages import add_document_arguments, document_options
 from embedge.cli.reading import (
     add_quiet_argument,
     add_reading_arguments,
@@ -12,15 +23,16 @@ from embedge.cli.reading import (
     one_line,
 )
 from embedge.cli.streams import print_json, say
+from embedge.cli.terminal import can_style
 from embedge.corpus.inputs import Corpus, find_sources
-from embedge.corpus.rows import BadRow, Id
-from embedge.corpus.search import Match, search
+from embedge.corpus.rows import BadRow
 from embedge.errors import CorpusError, OptionError
 from embedge.progress import ProgressBar
 
 EXAMPLES = """examples:
   embedge search "a meal" sentences.txt
   embedge search "a meal" vectors.npy --top 3
+  embedge search "a meal" articles.jsonl --passages --explain
   embedge search --queries questions.txt vectors.npy --json
 """
 
@@ -45,24 +57,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="search for each text of this file (.txt: a line each) instead of one query",
     )
+    group.add_argument(
+        "--explain", action="store_true", help="show the words that carried each match"
+    )
+    group.add_argument(
+        "--html", type=Path, metavar="FILE", help="write the matches with their words as a page"
+    )
+    group.add_argument("--force", action="store_true", help="replace the file that --html names")
     add_quiet_argument(group)
+    add_document_arguments(parser)
     add_reading_arguments(parser)
     add_model_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the rows most like a query, or like each of many."""
+    """Print the rows or documents most like a query, or like each of many."""
+    if arguments.html is not None:
+        check_page(arguments.html, arguments.force)
+    elif arguments.force:
+        raise OptionError("--force is about the file of --html FILE, which is not given")
     queries = _queries(arguments)
-    with corpus_vectors(arguments) as (vectors, encoder):
+    passages = document_options(arguments)
+    with corpus_vectors(arguments, passages) as (vectors, encoder):
         encoder = encoder or make_encoder(arguments, vectors.dim)
         if not len(vectors):
             say("there is nothing to search: the corpus has no rows")
+        find = find_rows if passages is None else find_documents
         encoded = encoder.encode_query(queries)
         with ProgressBar(len(vectors), not arguments.quiet, unit="rows") as bar:
-            found = search(encoded, vectors, arguments.top, bar.move_to)
-        rows = vectors.find(sorted({match.row for matches in found for match in matches}))
-        for query, matches in zip(queries, found, strict=True):
-            _print(arguments, query, [(match, *rows[match.row]) for match in matches])
+            found = find(encoded, vectors, arguments.top, bar.move_to)
+        if passages and any(match.fields["document"] is None for some in found for match in some):
+            say(
+                "documents are ranked by their best passage alone: there are no vectors of whole "
+                "documents beside; make them with embedge embed --passages --with-document"
+            )
+    if arguments.explain or arguments.html is not None:
+        found = explain_found(encoder, queries, found)
+    for query, matches in zip(queries, found, strict=True):
+        _print(arguments, query, matches)
+    if arguments.html is not None:
+        write_page(arguments.html, queries, found, arguments.force)
     return 0
 
 
@@ -81,15 +115,18 @@ def _queries(arguments: argparse.Namespace) -> list[str]:
     return queries
 
 
-def _print(
-    arguments: argparse.Namespace, query: str, found: list[tuple[Match, Id, str | None]]
-) -> None:
+def _print(arguments: argparse.Namespace, query: str, matches: Sequence[Found]) -> None:
     """Print the matches of one query, which is named where there are many."""
     named = {"query": query} if arguments.queries else {}
-    for match, key, text in found:
+    style = not arguments.json and can_style(sys.stdout)
+    for match in matches:
         if arguments.json:
-            place = {"score": match.score, "row": match.row, "id": key, "text": text}
-            print_json({**named, **place})
-        else:
-            columns = [*one_line(*named.values()), f"{match.score:.4f}", *one_line(key, text)]
-            print("\t".join(columns))
+            print_json({**named, **match.fields})
+            continue
+        text = match.text
+        if style and text is not None and match.words:
+            text = bold_words(text, match.words)
+        columns = [*one_line(*named.values()), f"{match.score:.4f}", *one_line(match.key, text)]
+        print("\t".join(columns))
+        if match.words:
+            print(f"\t{strongest(match.words)}")
