@@ -39,8 +39,8 @@ mark {{ color: inherit; border-radius: .2em; padding: .05em 0;
 <body>
 {sections}
 <p class="note">A number beside a word is its share of the cosine of the query and the text; the
-shares of all words, and of the tokens that belong to none, add up to it. The darker, the
-larger.</p>
+shares of all words, and of the tokens that belong to none, add up to it. The stronger the color,
+the larger.</p>
 </body>
 </html>
 """
@@ -133,7 +133,8 @@ def _section(query: str, matches: Sequence[Found]) -> str:
 def _item(match: Found) -> str:
     words = match.words or ()
     text = "".join(marked(str(match.text), words, _mark))
-    facts = [f"{match.score:.4f}", _place(match.fields), strongest(words)]
+    passage = "" if match.cosine == match.score else f"passage {match.cosine:.4f}"
+    facts = [f"{match.score:.4f}", passage, _place(match.fields), strongest(words)]
     line = " · ".join(html.escape(fact) for fact in facts if fact)
     return f'<li><div class="text">{text}</div><div class="place">{line}</div></li>'
 
