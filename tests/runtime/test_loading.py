@@ -42,6 +42,21 @@ def test_a_failure_is_ours_and_leaves_no_thread(tmp_path: Path, data: bytes, mes
     assert threading.active_count() == before
 
 
+@pytest.mark.parametrize(
+    ("installed", "fits"), [("1.16.3", False), ("1.17.0", True), ("1.20.1", True), ("2.0", True)]
+)
+def test_an_onnxruntime_too_old_for_a_file_is_named(
+    installed: str, fits: bool, tiny_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("embedge.ort.providers.ort.__version__", installed)
+    if fits:
+        Encoder(tiny_file)
+        return
+    message = f"expected onnxruntime 1.17 or newer, got {installed}; upgrade it with 'python -m pip"
+    with pytest.raises(ModelError, match=message):
+        Encoder(tiny_file)
+
+
 def test_an_error_of_the_import_is_not_the_files(
     tiny_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

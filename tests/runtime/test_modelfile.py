@@ -235,7 +235,7 @@ BAD_METADATA: list[tuple[dict[str, str | None], str]] = [
     ({"embedge.tokenizer": packed(tiny.TOKENIZER.replace("[SEP]", "[CLS]").encode())}, "changed"),
     (
         {"embedge.tokenizer": base64.b64encode(zlib.compress(b"x" * 9999)[:-8]).decode()},
-        "the tokenizer is cut short or larger than 268435456 bytes",
+        "the tokenizer is truncated or larger than 268435456 bytes",
     ),
     ({"embedge.report": "3"}, "embedge.report should be a JSON dict"),
     ({"embedge.probes": "{}"}, "embedge.probes should be a JSON list"),
@@ -377,3 +377,29 @@ def test_probes_survive_the_way_through_the_file() -> None:
     assert [probe.text for probe in found] == ["", "naïve 文 \0 🙂"]
     np.testing.assert_array_equal(found[0].reference, vector)
     np.testing.assert_array_equal(found[0].output, vector * 2)
+
+
+def test_a_path_may_be_bytes(tmp_path: Path) -> None:
+    path = tiny.write(tmp_path / "x.onnx")
+    assert read(os.fsencode(path)).path == path
+    with pytest.raises(ModelError, match="there is no such file"):
+        read(os.fsencode(tmp_path / "y.onnx"))
+
+
+def test_a_file_that_cannot_be_opened_says_what_to_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    path = tiny.write(tmp_path / "x.onnx")
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(ModelError, match="cannot be read: Permission denied; check its perm"):
+        read(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a system with named pipes")
+def test_a_pipe_is_no_model_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.onnx")
+    with pytest.raises(ModelError, match="this is a device or a pipe; give the path of a file"):
+        read(tmp_path / "x.onnx")

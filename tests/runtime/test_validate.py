@@ -140,10 +140,10 @@ def test_operators_of_microsoft_that_we_use_are_allowed() -> None:
         (field(14, field(1, b"\xff")), "a name is not valid UTF-8"),
         (b"\x00\x00", "a field has the number 0"),
         (b"\xa3\x06", "a field has the wire type 3"),
-        (b"\xa0\x06" + b"\xff" * 10, "a number has more than ten bytes"),
+        (b"\xa0\x06" + b"\xff" * 10, "a varint has more than ten bytes"),
         (
             b"\xa0\x06\xff",
-            "truncated, damaged or not an ONNX model: a number is cut short; fetch or export",
+            "truncated, damaged or not an ONNX model: a varint is truncated; fetch or export",
         ),
         (field(100, b"ab")[:-1], "2 bytes is announced where 1 are left; fetch or export it again"),
         (b"\xa2\x06" + varint(2**63), f"a field of {2**63} bytes is announced where 0 are left"),

@@ -1,7 +1,7 @@
 """The on-disk contract: one .onnx file that carries all that its user needs.
 
-The exporter writes through `metadata`, the runtime reads through `read`; the README describes the
-bytes for readers in other languages. Format 1:
+The exporter writes through `metadata`, the runtime reads through `read`; docs/file-format.md
+describes the bytes for readers in other languages. Format 1:
 
     embedge.format       "1"
     embedge.model        JSON object, see ModelSettings
@@ -14,6 +14,7 @@ bytes for readers in other languages. Format 1:
 import base64
 import binascii
 import hashlib
+import os
 import re
 import zlib
 from collections.abc import Mapping, Sequence
@@ -71,13 +72,13 @@ class ModelFile:
         }
 
 
-def read(path: str | Path) -> ModelFile:
+def read(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> ModelFile:
     """Read and check a model file. Nothing else is opened and no code is loaded.
 
     Raises:
         ModelError: the path is not a file, or the file is damaged, truncated, too new or not ours.
     """
-    path = Path(path)
+    path = Path(os.fsdecode(path))
     try:
         return parse(_bytes(path), path)
     except ModelError as error:
@@ -93,7 +94,10 @@ def _bytes(path: Path) -> memoryview:
             while read := stream.readinto(data[filled:]):  # not always all at once
                 filled += read
     except OSError as error:
-        raise ModelError(f"cannot be read: {error.strerror}") from error
+        raise ModelError(
+            f"cannot be read: {error.strerror or error}; check its permissions and its disk, or "
+            "give the path of another file"
+        ) from error
     return data[:filled].toreadonly()  # shorter where the file was cut meanwhile
 
 
@@ -108,6 +112,8 @@ def _size(path: Path) -> int:
     size = path.stat().st_size
     if size > _MAX_FILE_BYTES:
         raise ModelError(f"{size} bytes, but an ONNX file has at most {_MAX_FILE_BYTES}")
+    if not path.is_file():
+        raise ModelError("this is a device or a pipe; give the path of a file")
     if size == 0:
         raise ModelError("the file is empty; fetch or export it again")
     return size
@@ -220,7 +226,7 @@ def _unpack_tokenizer(text: str) -> str:
         raw = inflate.decompress(base64.b64decode(text, validate=True), _MAX_TOKENIZER_BYTES)
         if not inflate.eof:
             raise ModelError(
-                f"the tokenizer is cut short or larger than {_MAX_TOKENIZER_BYTES} bytes; "
+                f"the tokenizer is truncated or larger than {_MAX_TOKENIZER_BYTES} bytes; "
                 "do not use the file"
             )
         return raw.decode("utf-8")

@@ -1,4 +1,4 @@
-"""Tags and lengths of protobuf messages, without their schema: enough to judge a file by.
+"""Tags and lengths of protobuf messages, without their schema.
 
 The encoding is https://protobuf.dev/programming-guides/encoding/.
 """
@@ -19,7 +19,7 @@ def spans(buffer: memoryview) -> Iterator[tuple[int, Value, memoryview]]:
     """Yield (field number, value, all bytes of the field) of one message.
 
     Raises:
-        ModelError: the bytes end early or are no protobuf message.
+        ModelError: the bytes end early or are not a protobuf message.
     """
     value: Value
     position, end = 0, len(buffer)
@@ -57,7 +57,7 @@ def _varint(buffer: memoryview, position: int) -> tuple[int, int]:
     for shift in range(0, 70, 7):
         if position >= len(buffer):
             raise ModelError(
-                "the file is truncated, damaged or not an ONNX model: a number is cut short; "
+                "the file is truncated, damaged or not an ONNX model: a varint is truncated; "
                 "fetch or export it again"
             )
         byte = buffer[position]
@@ -65,11 +65,11 @@ def _varint(buffer: memoryview, position: int) -> tuple[int, int]:
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value, position
-    raise not_onnx("a number has more than ten bytes")
+    raise not_onnx("a varint has more than ten bytes")
 
 
 def not_onnx(why: str) -> ModelError:
-    """The error for bytes that are no ONNX model."""
+    """The error for bytes that are not an ONNX model."""
     return ModelError(
         f"this is not an ONNX model ({why}); give the path of a file made with 'embedge export'"
     )
@@ -84,7 +84,7 @@ def message(value: Value) -> memoryview:
 
 
 def text(value: Value) -> str:
-    """The UTF-8 string of a field; raises ModelError where it is none."""
+    """The UTF-8 string of a field; raises ModelError where it is not one."""
     try:
         return bytes(message(value)).decode("utf-8")
     except UnicodeDecodeError as error:

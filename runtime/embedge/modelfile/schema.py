@@ -32,7 +32,7 @@ class GraphProto:
 class NodeProto:
     """An operator applied to named values."""
 
-    INPUT, OP_TYPE, ATTRIBUTE, DOMAIN = 1, 4, 5, 7
+    INPUT, OUTPUT, OP_TYPE, ATTRIBUTE, DOMAIN = 1, 2, 4, 5, 7
 
 
 class AttributeProto:

@@ -13,7 +13,16 @@ from typing import Any
 from embedge.errors import ModelError, OptionError
 from embedge.modelfile.file import ModelFile
 from embedge.modelfile.protobuf import message, numbers, spans, text
-from embedge.modelfile.schema import TensorProto
+from embedge.modelfile.schema import (
+    FLOAT16,
+    FLOAT32,
+    INT8,
+    UINT8,
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+)
 from embedge.modelfile.settings import ModelSettings
 from embedge.modelfile.signature import HIDDEN
 
@@ -31,10 +40,7 @@ _POOLING = {
 }
 _EVERYWHERE = ("mean", "cls")  # pooling modes that every reader has
 _MODULES = "sentence_transformers.models."
-# Field numbers of ModelProto, GraphProto and NodeProto; the element types that weights have.
-_GRAPH, _NODE, _INITIALIZER = 7, 1, 5
-_NODE_INPUT, _NODE_OUTPUT = 1, 2
-_WEIGHT_TYPES = {1, 2, 3, 10}  # float32, uint8, int8, float16
+_WEIGHT_TYPES = {FLOAT32, UINT8, INT8, FLOAT16}
 
 
 def unpack(file: ModelFile, folder: Path, readers: Sequence[str] = READERS) -> list[Path]:
@@ -185,25 +191,27 @@ def _problems_of_others(settings: ModelSettings) -> Iterator[str]:
 
 def _has_weights_behind_pooling(file: ModelFile) -> bool:
     """Whether a node that depends on the token vectors reads a weight of their width or more."""
-    (graph,) = (message(value) for number, value, _ in spans(file.data) if number == _GRAPH)
+    (graph,) = (
+        message(value) for number, value, _ in spans(file.data) if number == ModelProto.GRAPH
+    )
     fields = [(number, value) for number, value, _ in spans(graph)]
     least = file.settings.transformer.hidden_size
     weights = {
         name
         for number, value in fields
-        if number == _INITIALIZER
+        if number == GraphProto.INITIALIZER
         for name, size in [_weight(message(value))]
         if size >= least
     }
     behind = {HIDDEN}
     for number, value in fields:  # nodes stand in the order of their work
-        if number == _NODE:
+        if number == GraphProto.NODE:
             node = [(kind, item) for kind, item, _ in spans(message(value))]
-            inputs = {text(item) for kind, item in node if kind == _NODE_INPUT}
+            inputs = {text(item) for kind, item in node if kind == NodeProto.INPUT}
             if inputs & behind:
                 if inputs & weights:
                     return True
-                behind |= {text(item) for kind, item in node if kind == _NODE_OUTPUT}
+                behind |= {text(item) for kind, item in node if kind == NodeProto.OUTPUT}
     return False
 
 

@@ -1,11 +1,12 @@
 """From a model's path to the tokenizer and the session that encode with it."""
 
 import os
+import re
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from embedge.errors import OptionError, ProviderError, warn
+from embedge.errors import ModelError, OptionError, ProviderError, warn
 from embedge.modelfile.default import read_default
 from embedge.modelfile.file import ModelFile, read
 from embedge.ort.fork_guard import ort_call
@@ -53,14 +54,18 @@ def load(file: ModelFile, providers: "Providers", threads: int) -> "tuple[TextTo
     and goes on with the CPU.
 
     Raises:
-        ModelError: the tokenizer is none, or onnxruntime cannot load the graph.
+        ModelError: the tokenizer is damaged, onnxruntime is too old for the file, or cannot load
+            its graph.
         ProviderError: a provider is not available, did not take the model, or gives wrong vectors.
         InstallationError: onnxruntime cannot be imported.
         ResourceError: there is not enough memory.
     """
     # A process forked in the middle of the import could never import it; tokenizers has locks too.
     ort_call(_import_onnxruntime)
+    from embedge.ort.providers import ort
     from embedge.ort.session import Session
+
+    _check_version(file, ort.__version__)
 
     tokenizer = ort_call(partial(TextTokenizer, file.tokenizer_json, file.settings.max_tokens))
     try:
@@ -71,6 +76,19 @@ def load(file: ModelFile, providers: "Providers", threads: int) -> "tuple[TextTo
         warn(f"providers='auto' goes on with the CPU: {error}", RuntimeWarning)
         session = Session(file, "cpu", threads)
     return tokenizer, session
+
+
+def _check_version(file: ModelFile, installed: str) -> None:
+    """Raise ModelError where the installed onnxruntime is older than what the file needs."""
+    needed = file.settings.min_onnxruntime
+    found, least = (
+        tuple(map(int, re.findall(r"[0-9]+", version)[:2])) for version in (installed, needed)
+    )
+    if found < least:
+        raise ModelError(
+            f"{file.path}: expected onnxruntime {needed} or newer, got {installed}; upgrade it "
+            "with 'python -m pip install --upgrade onnxruntime', or export the model for this one"
+        )
 
 
 def _verified(session: "Session", file: ModelFile, tokenizer: TextTokenizer) -> "Session":

@@ -1,7 +1,7 @@
-"""How much longer a tokenizer's normalizer can make a text, so that none can fill the memory.
+"""Bound how much a tokenizer's normalizer can lengthen a text, so that none exhausts memory.
 
-A tokenizer.json may replace every letter by a page, and do so again: twenty such steps would make
-more text of a word than there is memory in the world. What real tokenizers do is listed here.
+A tokenizer.json may replace every letter with a page of text, several times in a row, so that one
+word grows beyond any memory. The bounds leave room for what real tokenizers do.
 """
 
 import base64
@@ -20,7 +20,7 @@ _LONGEST_WORD = 256
 
 
 def check_bounds(tokenizer: Tokenizer) -> None:
-    """Raise ValueError where a text could cost out of all proportion to its length."""
+    """Raise ValueError where the cost of a text could be out of proportion to its length."""
     longest = getattr(tokenizer.model, "max_input_chars_per_word", 0)
     if longest > _LONGEST_WORD:
         raise ValueError(

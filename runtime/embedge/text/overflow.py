@@ -1,4 +1,4 @@
-"""Texts of more tokens than the model takes: cut and counted, refused, or split and averaged."""
+"""Texts of more tokens than the model takes: truncated and counted, refused, or averaged."""
 
 import threading
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ Overflow = Literal["truncate", "error", "mean"]
 
 
 class TruncationWarning(UserWarning):
-    """A text was longer than the model takes, and its end was cut off."""
+    """A text was longer than the model takes and was truncated."""
 
 
 class TruncationCounter:
@@ -64,7 +64,7 @@ class Sequences:
         first: whether a sequence is the first of its text, shape (sequences,).
         weights: tokens of its text in each of several sequences of a text, without the prompt and
             special tokens; 1 for the only sequence of a text. Shape (sequences,).
-        cut: how many texts lost their end.
+        cut: how many texts were truncated.
     """
 
     ids: Sequence[Sequence[int] | NDArray[np.int32]]
