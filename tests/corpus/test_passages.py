@@ -1,7 +1,7 @@
 """`embedge embed --passages`: rows of passages, alone and in context, with their places."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ from tests.corpus.conftest import MakeCorpus, embed_corpus
 
 from embedge import CorpusError, Encoder, OptionError
 from embedge.cli.main import main
-from embedge.corpus import PassageOptions, passages, read_metadata
+from embedge.corpus import PassageOptions, Row, passages, read_metadata
+from embedge.text.passages import Passage
 
 pytestmark = pytest.mark.filterwarnings("ignore::embedge.TruncationWarning")
 
@@ -164,6 +165,27 @@ def test_a_prompt_of_its_own_fits_as_well(
         encoder, corpus(documents(LONG)), output, passages=PassageOptions(), prompt=name
     )
     assert done.truncated == 0
+
+
+@pytest.mark.parametrize("context", [False, True])
+def test_splitting_reads_no_further_than_it_has_to(
+    encoder: Encoder, monkeypatch: pytest.MonkeyPatch, context: bool
+) -> None:
+    """Memory does not grow with a document: its passages come as they are asked for."""
+    taken: list[Passage] = []
+    split = passages.split_to_fit
+
+    def count(*arguments: Any) -> Iterator[Passage]:
+        for part in split(*arguments):
+            taken.append(part)
+            yield part
+
+    monkeypatch.setattr(passages, "split_to_fit", count)
+    monkeypatch.setattr(passages, "_STRETCH", 200)
+    splitter = passages.Splitter(encoder, None, "text", PassageOptions(12, context=context))
+    rows = splitter.rows([Row(None, LONG * 100, "f", 1)])
+    next(rows)
+    assert len(taken) <= (20 if context else 1)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import argparse
 from embedge.corpus.passages import PassageOptions
 from embedge.errors import OptionError
 
-# Of 48 and 96 tokens, the size with the better rankings in docs/corpus.md.
+# A few sentences: passages of all that a model takes would be whole texts, most often.
 _SEARCHED_TOKENS = 48
 
 
