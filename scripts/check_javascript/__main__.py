@@ -6,7 +6,8 @@
 
 DATA has scifact/, stsb/ and text/. Both run the same weights on one thread: transformers.js the
 unpacked folder, one text at a time. Cosines are to Encoder, over texts within the model's limit and
-over longer ones. Exit status 1 where the reader's are below 0.9999 in Node or 0.999 in Chromium. Nothing leaves the machine.
+over longer ones. Exit status 1 where the reader's are below 0.9999 in Node or
+0.999 in Chromium. Nothing leaves the machine.
 """
 
 import argparse
