@@ -3,11 +3,13 @@
 A block of ```console holds lines of `$ command` with what they print, a ```python block is a
 program, and a ```text block right behind it is its output. The blocks of a page run in order, in
 one folder. On the line before a block, `<!-- not run: REASON -->` exempts it, and
-`<!-- needs: MODULE -->` does where that module is not installed: scripts/test-integrations runs it.
+`<!-- needs: MODULE, MODULE:NAME -->` does where these are not there: scripts/test-integrations runs
+it.
 """
 
 import importlib.util
 import os
+import pkgutil
 import re
 import subprocess
 import sys
@@ -48,11 +50,18 @@ class Block:
     needs: str | None = None
 
     def is_runnable(self) -> bool:
-        """Whether the module that the block needs, if any, is installed."""
-        try:
-            return self.needs is None or importlib.util.find_spec(self.needs) is not None
-        except ModuleNotFoundError:  # of a package in which the module would be
-            return False
+        """Whether the modules that the block needs, if any, are installed, and have their names."""
+        return all(map(is_there, self.needs.split(", "))) if self.needs else True
+
+
+def is_there(name: str) -> bool:
+    """Whether there is a MODULE, which is not imported, or a MODULE:NAME."""
+    try:
+        if ":" in name:
+            return pkgutil.resolve_name(name) is not None
+        return importlib.util.find_spec(name) is not None
+    except (ModuleNotFoundError, AttributeError):
+        return False
 
 
 def blocks(page: Path) -> Iterator[Block]:
@@ -156,6 +165,8 @@ def test_the_parser_of_pages_finds_blocks_and_outputs(tmp_path: Path) -> None:
         Block(25, "python", "x\n", None, "no.such"),
     ]
     assert [block.is_runnable() for block in blocks(page)] == [True, True, False]
+    assert is_there("sqlite3:connect")
+    assert not is_there("sqlite3:no_such")
     page.write_text("<!-- not run: slow -->\n```python\nx\n```\n")
     with pytest.raises(AssertionError, match="why not"):
         list(blocks(page))
