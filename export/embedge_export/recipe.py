@@ -46,7 +46,7 @@ class Recipe:
         max_tokens: longest input in tokens, special tokens included.
         pooling: a pooling mode instead of the model's own.
         prompts: prompts by name instead of the model's own.
-        probes: texts whose vectors prove the file.
+        probes: texts that the file's self-test encodes.
         dim: components that the model should have.
         languages: codes of the languages that it was trained for, or "multilingual".
         matryoshka_dims: dims that it was trained to be truncated to, where its files do not say.

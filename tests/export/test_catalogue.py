@@ -15,8 +15,8 @@ from embedge_export.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent.parent
 NAMES = list(catalogue.recipes())
-# Exports of their published weights were measured here; of no other model may that be said.
-REAL = {"all-MiniLM-L6-v2", "all-mpnet-base-v2", "multilingual-e5-small"}
+# An export of its published weights was measured here; of no other model may that be said.
+REAL = {"all-MiniLM-L6-v2"}
 
 
 @pytest.mark.parametrize("name", NAMES)

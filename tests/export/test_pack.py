@@ -67,6 +67,19 @@ def test_what_is_packed_is_read_back() -> None:
     np.testing.assert_array_equal(file.probes[0].output, [3, 4])
 
 
+def test_a_graph_with_operators_of_onnxruntime_alone_is_for_the_cpu() -> None:
+    """fp32 files have MultiHeadAttention, which WebGPU computes wrongly."""
+    made = model()
+    made.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    hidden = next(node for node in made.graph.node if "last_hidden_state" in node.output)
+    hidden.output[0] = "hidden"
+    made.graph.node.append(
+        helper.make_node("Gelu", ["hidden"], ["last_hidden_state"], domain="com.microsoft")
+    )
+    file = parse(pack(made, SETTINGS, TOKENIZER, [PROBE], {}), Path("x.onnx"))
+    assert file.settings.device == "cpu"
+
+
 def test_the_same_arguments_give_the_same_bytes() -> None:
     assert pack(model(), SETTINGS, TOKENIZER, [PROBE], {}) == pack(
         model(), SETTINGS, TOKENIZER, [PROBE], {}

@@ -93,7 +93,7 @@ def test_the_model_is_left_alone_and_gives_the_same_bytes(int8):
     assert first.SerializeToString() == second.SerializeToString()
 
 
-def test_a_softmax_of_its_own_is_spelled_too():
+def test_a_softmax_outside_attention_is_decomposed_too():
     """A mask that hides too little keeps its attention from being recognized."""
     before = simplify(traced.encoder(lowest=-5.0))
     after = traced.checked(portable_softmax(before))

@@ -1,4 +1,4 @@
-"""A small encoder spelled the way a tracer spells one, with seeded random weights."""
+"""A small encoder written in the operators that a tracer writes, with seeded random weights."""
 
 from collections import Counter
 

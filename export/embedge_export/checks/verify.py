@@ -50,7 +50,7 @@ class VerificationResult:
 
 @dataclass(frozen=True)
 class ProbeText:
-    """A text to prove a file with, and the name of its prompt (None: the model's default)."""
+    """A text for a file's self-test, and the name of its prompt (None: the model's default)."""
 
     text: str
     prompt: str | None = None

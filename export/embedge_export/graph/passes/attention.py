@@ -208,7 +208,7 @@ def _heads(graph: Graph, name: str, orders: tuple[list[int], ...]) -> tuple[str,
 
 
 def _merged(graph: Graph, name: str) -> tuple[str, int] | None:
-    """(y, its width) where y is the heads of `name` side by side: Reshape(Transpose), or None."""
+    """(y, its width) where y is the heads of `name` concatenated: Reshape(Transpose), or None."""
     transpose = graph.consumer(name, "Transpose")
     if transpose is None or attribute(transpose, "perm") != [0, 2, 1, 3]:
         return None
