@@ -17,7 +17,7 @@ DEFAULT_MODEL = "all-MiniLM-L6-v2"
 # SHA-256 over the graph with its weights, the tokenizer and the settings. `read` computes it of
 # every file, so comparing costs nothing. It notices a file that was swapped, patched or left over
 # from another version; not one who can change this line as well.
-DEFAULT_FINGERPRINT = "7aefd3fba93427f33ca8613105beb5d3a2ef308f470a5a6040025c89335065ce"
+DEFAULT_FINGERPRINT = "a58c5cf22b7c57552a779c53baf934b320dd575ddf033575db64d647863877f0"
 
 
 # What carries the model where a bundler was kept from finding it.
