@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.corpus.conftest import MakeCorpus, embed_corpus
 
 from embedge import Encoder, OptionError
 from embedge.corpus import (
@@ -20,6 +19,8 @@ from embedge.corpus import (
     open_vectors,
     search_documents,
 )
+
+from .conftest import MakeCorpus, embed_corpus
 
 pytestmark = pytest.mark.filterwarnings("ignore::embedge.TruncationWarning")
 

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from embedge import CorpusError, OptionError
-from embedge.corpus import arrow
 from embedge.corpus.inputs import Corpus, find_sources, stream_source, text_source
 
 from .conftest import MakeCorpus, good
@@ -128,7 +127,7 @@ def test_without_pyarrow_the_install_line_is_told(
     def missing(name: str) -> None:
         raise ImportError(name)
 
-    monkeypatch.setattr(arrow.importlib, "import_module", missing)
+    monkeypatch.setattr("embedge.corpus.arrow.importlib.import_module", missing)
     for name in ("a.parquet", "a.arrow", "a.txt.zst"):
         with pytest.raises(OptionError, match=r"python -m pip install 'embedge\[corpus\]'"):
             list(corpus({name: "x"}))

@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.corpus.conftest import MakeCorpus, embed_corpus
 
+import embedge.documents
 from embedge import CorpusError, Encoder, OptionError
 from embedge.cli.main import main
 from embedge.corpus import PassageOptions, Row, passages, read_metadata
 from embedge.text.passages import Passage
+
+from .conftest import MakeCorpus, embed_corpus
 
 pytestmark = pytest.mark.filterwarnings("ignore::embedge.TruncationWarning")
 
@@ -127,7 +129,7 @@ def test_stretches_of_a_long_document(
     split = PassageOptions(tokens=12, context=True)
     embed_corpus(encoder, corpus(documents(text)), tmp_path / "one.jsonl", passages=split)
     read: list[int] = []
-    encode = passages.encode_in_context
+    encode = embedge.documents.encode_in_context
 
     def count(pipeline: Any, text: str, *arguments: Any) -> Any:
         read.append(len(text))
@@ -173,7 +175,7 @@ def test_splitting_reads_no_further_than_it_has_to(
 ) -> None:
     """Memory does not grow with a document: its passages come as they are asked for."""
     taken: list[Passage] = []
-    split = passages.split_to_fit
+    split = embedge.documents.split_to_fit
 
     def count(*arguments: Any) -> Iterator[Passage]:
         for part in split(*arguments):

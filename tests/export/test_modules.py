@@ -17,6 +17,7 @@ from embedge_export import export
 from embedge_export.graph.head import Pool, Pooling, Prompt
 from embedge_export.recipe import Recipe
 from embedge_export.source import load as source_module
+from embedge_export.source import modules
 from embedge_export.source.load import load
 
 from .conftest import sentence_transformer, word_piece
@@ -100,8 +101,8 @@ def test_a_model_without_any_limit_needs_one(tmp_path: Path, sentence_folder: Pa
     model.max_seq_length = int(1e30)
     model[0].auto_model.config.max_position_embeddings = -1  # no table of positions
     with pytest.raises(ExportError, match=r"does not say how many tokens.*--max-tokens"):
-        source_module.describe.max_tokens(model, None)
-    assert source_module.describe.max_tokens(model, 40) == 40
+        modules.max_tokens(model, None)
+    assert modules.max_tokens(model, 40) == 40
 
 
 def test_what_a_recipe_overrides_is_in_the_report(tmp_path: Path, sentence_folder: Path) -> None:
@@ -159,5 +160,5 @@ def test_a_model_too_large_for_one_file_is_refused_before_tracing(
 def test_every_pooling_mode_has_a_name_in_both_worlds() -> None:
     from typing import get_args
 
-    assert set(source_module.describe.POOLING.values()) == set(get_args(Pooling))
-    assert set(source_module.describe.POOLING) == set(st.Pooling.POOLING_MODES)
+    assert set(modules.POOLING.values()) == set(get_args(Pooling))
+    assert set(modules.POOLING) == set(st.Pooling.POOLING_MODES)

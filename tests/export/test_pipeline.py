@@ -13,8 +13,10 @@ from embedge.errors import ExportError, OptionError
 from embedge.modelfile.file import read
 from embedge.modelfile.weights import split
 from embedge.ort.probes import verify
-from embedge_export import export, formats, pipeline
+from embedge_export import export, formats, pack, pipeline
 from embedge_export.checks.evaluate import Pairs, spearman
+from embedge_export.graph import head
+from embedge_export.quantization import int8
 from embedge_export.recipe import Recipe
 from embedge_export.source.load import load
 
@@ -135,9 +137,9 @@ def broken_trace(step: str) -> object:
     [
         (pipeline, "load", "source"),
         (pipeline, "trace", "trace"),
-        (pipeline.head, "attach", "graph"),
-        (formats.int8, "Quantizer", "quantize"),
-        (pipeline.pack, "pack", "verify"),
+        (head, "attach", "graph"),
+        (int8, "Quantizer", "quantize"),
+        (pack, "pack", "verify"),
     ],
 )
 def test_a_failed_export_names_its_step_and_leaves_nothing(

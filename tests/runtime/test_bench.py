@@ -177,6 +177,6 @@ def test_peak_memory_in_each_systems_unit(
 
     (tmp_path / "status").write_text(status)
     monkeypatch.setattr(memory, "_STATUS", tmp_path / "status")
-    monkeypatch.setattr(memory.sys, "platform", platform)
+    monkeypatch.setattr("embedge.cli.memory.sys.platform", platform)
     monkeypatch.setattr(resource, "getrusage", lambda _: Usage)
     assert memory.peak_bytes() == expected

@@ -35,7 +35,7 @@ def polls(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], Non
             monkeypatch.undo()
             action()
 
-        monkeypatch.setattr(fork_guard.time, "sleep", sleep)
+        monkeypatch.setattr("embedge.ort.fork_guard.time.sleep", sleep)
 
     return set_action
 

@@ -92,9 +92,9 @@ def test_probes_are_encoded_as_texts_are_with_the_default_prompt(tmp_path: Path)
     probe = tiny.probe("a b", prompt="passage")
     data = tiny.model(settings=settings, probes=[replace(probe, prompt=None)])
     path = tiny.write(tmp_path / "x.onnx", data)
-    (probe,) = verify(read(path), Encoder(path)).probes
-    assert probe.same_ids
-    assert probe.output == pytest.approx(8.2 / 73**0.5, abs=1e-6)
+    (found,) = verify(read(path), Encoder(path)).probes
+    assert found.same_ids
+    assert found.output == pytest.approx(8.2 / 73**0.5, abs=1e-6)
 
 
 def test_the_default_model_holds_on_this_machine(default: Encoder) -> None:

@@ -26,10 +26,9 @@ def _affinity_cpus() -> int | None:
         )
         # 0 in a process of more than one group of 64 CPUs, which may use them all.
         return process.value.bit_count() or None if found else None
-    try:
+    if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS, which has no affinity
-        return None
+    return None  # macOS has no affinity
 
 
 def _cgroup_cpus(
