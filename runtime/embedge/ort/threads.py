@@ -26,9 +26,8 @@ def _affinity_cpus() -> int | None:
         )
         # 0 in a process of more than one group of 64 CPUs, which may use them all.
         return process.value.bit_count() or None if found else None
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return None  # macOS has no affinity
+    affinity = getattr(os, "sched_getaffinity", None)  # macOS has none
+    return len(affinity(0)) if affinity else None
 
 
 def _cgroup_cpus(
