@@ -212,6 +212,12 @@ def test_the_readme_is_short_and_links_as_a_package_index_needs_it() -> None:
     assert [link for link in relative if not link.startswith("#")] == []
 
 
+def test_the_first_command_of_the_readme_prints_what_it_shows() -> None:
+    found = re.search(r"^(embedge search [^\n]*)\n```\n\n```text\n(.*?)^```", README, re.M | re.S)
+    assert found is not None
+    assert close(run(found[1], ROOT), found[2])
+
+
 def test_every_page_is_linked_from_the_readme() -> None:
     for page in (ROOT / "docs").glob("*.md"):
         assert f"{REPOSITORY}docs/{page.name}" in README, page.name
