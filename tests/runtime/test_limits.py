@@ -70,8 +70,8 @@ def test_loading_computes_no_huge_constants(python: Run, tmp_path: Path) -> None
     ("data", "seconds", "outcome"),
     [
         (tiny.model(), 60, r"^\(1, 2\)$"),
-        (zeros(2**32, depends_on_text=False), 60, r"^embedge\.errors\.ModelError: "),
-        (zeros(2**32, depends_on_text=True), 60, r"^embedge\.errors\.ModelError: "),
+        (zeros(2**32, depends_on_text=False), 60, r"^embedge\.errors\.ResourceError: "),
+        (zeros(2**32, depends_on_text=True), 60, r"^embedge\.errors\.ResourceError: "),
         (endless(), 2, r"^concurrent\.futures\.process\.BrokenProcessPool: "),
     ],
     ids=["good", "memory when loaded", "memory when run", "time"],

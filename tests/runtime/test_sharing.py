@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 
 from embedge import Encoder, InstallationError, ModelError, ResourceError
@@ -122,6 +123,10 @@ def test_where_no_thread_is_to_be_had_a_large_model_loads_with_one(
     np.testing.assert_array_equal(encoder.encode(["a", "a b"]), expected)
 
 
+@pytest.mark.skipif(
+    not hasattr(ort, "set_global_thread_pool_sizes"),
+    reason="this onnxruntime has no global thread pools; upgrade it",
+)
 def test_threads_of_another_library_are_used_where_it_has_made_them(
     large: Path, python: Run
 ) -> None:
