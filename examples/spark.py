@@ -22,7 +22,7 @@ def embed(batches: Iterable[pd.DataFrame], model: str | None) -> Iterator[pd.Dat
     """Encode the batches of one task."""
     encoder = Encoder(model, threads=1)
     for batch in batches:
-        vectors = encoder.encode(batch["text"])  # (rows, dim)
+        vectors = encoder.encode_document(batch["text"])  # (rows, dim)
         yield pd.DataFrame({"id": batch["id"], "vector": list(vectors)})
 
 

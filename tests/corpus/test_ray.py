@@ -58,7 +58,7 @@ def as_a_single_process(output: Path, encoder: Encoder) -> bool:
     ids = np.array(table["key"].to_pylist())
     vectors = np.array(table["vector"].to_pylist(), np.float32)
     every_row_once = sorted(ids.tolist()) == list(range(len(TEXTS)))
-    return every_row_once and np.array_equal(vectors, encoder.encode(TEXTS)[ids])
+    return every_row_once and np.array_equal(vectors, encoder.encode_document(TEXTS)[ids])
 
 
 def worker_processes() -> list[int]:

@@ -44,4 +44,4 @@ def test_the_example_makes_what_one_process_makes(
     ids = np.array(table["id"].to_pylist())
     assert sorted(ids.tolist()) == list(range(len(TEXTS)))
     vectors = np.array(table["vector"].to_pylist(), np.float32)
-    assert np.array_equal(vectors, encoder.encode(TEXTS)[ids])
+    assert np.array_equal(vectors, encoder.encode_document(TEXTS)[ids])

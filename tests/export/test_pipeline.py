@@ -196,6 +196,7 @@ def test_bad_arguments(sentence_folder: Path, tmp_path: Path) -> None:
         export(sentence_folder, tmp_path)
 
 
+@pytest.mark.filterwarnings("ignore::embedge.TruncationWarning")  # of the over-long probe
 def test_the_committed_default_model_is_what_its_recipe_gives(tmp_path: Path) -> None:
     """The same int8 weights but for one in a thousand: on another kind of CPU, sums of floats
     differ in their last bits, and what lies midway is rounded to the other side. Each such weight
