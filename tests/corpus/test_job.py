@@ -253,7 +253,7 @@ def test_it_does_not_go_on_with_another_input(unfinished: Unfinished, encoder: E
     path.write_bytes(LINES.replace("a b", "b a").encode())
     with pytest.raises(CorpusError, match="has read 60 rows, but the input's first rows are not"):
         unfinished.run(encoder)
-    path.write_text(LINES)
+    path.write_bytes(LINES.encode())
     assert unfinished.run(encoder).texts == 100
 
 

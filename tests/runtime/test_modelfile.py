@@ -141,7 +141,7 @@ def test_what_is_not_onnx_is_refused(tmp_path: Path, data: bytes, message: str) 
 
 
 def test_a_path_too_long_for_the_system_is_refused() -> None:
-    with pytest.raises(ModelError, match=r"x: cannot be read: \w"):
+    with pytest.raises(ModelError, match=r"x: (cannot be read: \w|there is no such file)"):
         read("x" * 5000)
 
 
