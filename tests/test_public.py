@@ -36,7 +36,7 @@ def test_embedge_export_exports_exactly_this() -> None:
 
 
 def test_public_methods_of_encoder() -> None:
-    assert {name for name in vars(embedge.Encoder) if not name.startswith("_")} == {
+    assert {name for name in dir(embedge.Encoder) if not name.startswith("_")} == {
         "close",
         "count_tokens",
         "dim",

@@ -20,6 +20,15 @@ EXAMPLES = """examples:
   embedge export ./my-fine-tuned-model --all -o models
 """
 
+# What replaces a field of the recipe.
+RECIPE_OPTIONS: tuple[tuple[str, type, str], ...] = (
+    ("--name", str, "the model's name (default: of the source)"),
+    ("--revision", str, "commit, tag or branch of a hub id"),
+    ("--max-tokens", int, "instead of the model's own limit"),
+    ("--pooling", str, "instead of the model's own pooling mode"),
+    ("--license", str, "SPDX identifier of the weights' license"),
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the arguments of `embedge export`."""
@@ -29,9 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a name of `embedge models`, a recipe.toml or its folder, a folder of "
         "sentence-transformers or transformers, or a hub id",
     )
-    parser.add_argument(
-        "-o", "--output", required=True, type=Path, help="the file to write (--all: its folder)"
-    )
+    output = "the file to write (--all: its folder)"
+    parser.add_argument("-o", "--output", required=True, type=Path, help=output)
     form = parser.add_mutually_exclusive_group()
     form.add_argument(
         "--format",
@@ -40,11 +48,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="int8 for CPUs (default), fp16 for GPUs and CoreML, fp32",
     )
     form.add_argument("--all", action="store_true", help="write FOLDER/NAME.FORMAT.onnx for each")
-    parser.add_argument("--name", help="the model's name (default: of the source)")
-    parser.add_argument("--revision", help="commit, tag or branch of a hub id")
-    parser.add_argument("--max-tokens", type=int, help="instead of the model's own limit")
-    parser.add_argument("--pooling", help="instead of the model's own pooling mode")
-    parser.add_argument("--license", help="SPDX identifier of the weights' license")
+    for option, kind, text in RECIPE_OPTIONS:
+        parser.add_argument(option, type=kind, help=text)
+    _add_measurements(parser)
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+
+
+def _add_measurements(parser: argparse.ArgumentParser) -> None:
+    """Add what int8 is measured on, what it has to reach, and what the report measures."""
     parser.add_argument(
         "--calibration",
         type=Path,
@@ -66,17 +77,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PAIRS.tsv",
         help="lines of text, text and score: the report has rank correlations",
     )
-    parser.add_argument("--json", action="store_true", help="print the report as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Export, and print the steps on standard error and the report on standard output."""
     pipeline = load_pipeline()
-    given = {
-        key: getattr(arguments, key)
-        for key in ("name", "revision", "max_tokens", "pooling", "license")
-        if getattr(arguments, key) is not None
-    }
+    fields = [option[2:].replace("-", "_") for option, _, _ in RECIPE_OPTIONS]
+    values = {field: getattr(arguments, field) for field in fields}
+    given = {field: value for field, value in values.items() if value is not None}
     recipe = dataclasses.replace(Recipe.of(arguments.source), **given)
     options = {
         "calibration": _texts(arguments.calibration),

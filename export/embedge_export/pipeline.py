@@ -101,14 +101,8 @@ def _export(
 ) -> dict[Format, Report]:
     folder = _writable_folder(outputs.values())
     with step("source", notify) as say:
-        say(recipe.source)
-        source = load(recipe)
-        probes = _probes(recipe, source)
-        verifier = verify.ExportVerifier(source, probes, pairs, folder, notify)
-        for remark in source.remarks:
-            say(remark)
-        for key, value in source.overridden.items():
-            say(f"{key} instead of the model's own {value!r}")
+        source = _load(recipe, say)
+        verifier = verify.ExportVerifier(source, _probes(recipe, source), pairs, folder, notify)
     models, settings = _graphs(source, outputs, notify)
     if recipe.dim not in (None, settings.dim):
         raise ExportError(
@@ -132,10 +126,21 @@ def _export(
             with step("pack", notify) as say:
                 temporary = stack.enter_context(pack.atomic(output))
                 size = _write(temporary, made, stated, source.tokenizer_json, result)
-                _read_back(temporary, stated, probes, result)
+                _read_back(temporary, stated, verifier.probes, result)
                 say(f"{output}, {size:,} bytes")
             reports[format] = result.report
     return reports
+
+
+def _load(recipe: Recipe, say: Notify) -> Source:
+    """Load the source, and say what was assumed, dropped or replaced."""
+    say(recipe.source)
+    source = load(recipe)
+    for remark in source.remarks:
+        say(remark)
+    for key, value in source.overridden.items():
+        say(f"{key} instead of the model's own {value!r}")
+    return source
 
 
 def _graphs(

@@ -1,31 +1,27 @@
-"""Encoder: tokenizer, batching and session composed into text -> vectors."""
+"""Encoder: what a loaded model does with texts."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, Self, cast, overload
+from typing import cast, overload
 
 import numpy as np
 
 from embedge.documents import encode_in_context, split_to_fit
 from embedge.explain import Explanation, Of, check_of, explain
-from embedge.ort.loading import ModelPath, absolute, load, read_model
-from embedge.ort.threads import check_threads
-from embedge.pipeline import Pipeline, Vectors
+from embedge.loaded import LoadedModel
+from embedge.pipeline import Vectors
 from embedge.progress import Progress, check_progress
-from embedge.similarity import check_dim, similarity
-from embedge.streaming import Request, encode_stream
+from embedge.similarity import similarity
+from embedge.streaming import Request, encode_all, encode_stream
 from embedge.text.inputs import iterate, windows
-from embedge.text.overflow import Overflow, TruncationCounter, check_overflow
+from embedge.text.overflow import Overflow, check_overflow
 from embedge.text.passages import Passage
-from embedge.text.prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS, first_prompt, prompt_text
-
-if TYPE_CHECKING:
-    from embedge.ort.providers import Providers
+from embedge.text.prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS, first_prompt
 
 Vector = np.ndarray[tuple[int], np.dtype[np.float32]]  # (dim,)
 
 
-class Encoder:
+class Encoder(LoadedModel):
     """Turns texts into vectors with one model file.
 
     It may be shared between threads, pickled (the copy loads its file again), and used with `with`.
@@ -47,69 +43,6 @@ class Encoder:
         OptionError: ``threads`` or ``dim`` has a value that makes no sense.
         InstallationError, ResourceError: onnxruntime cannot be imported, or memory has run out.
     """
-
-    def __init__(
-        self,
-        model: ModelPath = None,
-        *,
-        providers: "Providers" = "auto",
-        threads: int | None = None,
-        dim: int | None = None,
-    ) -> None:
-        path = absolute(model)
-        self._options = {"model": path, "providers": providers, "threads": threads, "dim": dim}
-        self._threads = check_threads(threads)
-        file = read_model(path)
-        self._settings = file.settings
-        self._dim = check_dim(dim, file.settings.dim, file.settings.default_dim)
-        tokenizer, session = load(file, providers, self._threads)
-        self._pipeline = Pipeline(file.settings, tokenizer, session)
-        self._info = {**file.describe(), **session.describe()}
-        self._fingerprint = file.fingerprint
-        self._truncated = TruncationCounter(file.settings.max_tokens)
-        self._own = frozenset(self.__dict__) | {"_own"}
-
-    def close(self) -> None:
-        """Release the model and give its memory back to the system.
-
-        Calls in other threads end with ClosedError, within one micro-batch each, and so does every
-        later one. An Encoder that is only deleted may leave part of its memory with the process.
-        """
-        self._pipeline.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    @property
-    def dim(self) -> int:
-        """Components of a vector."""
-        return self._dim
-
-    @property
-    def max_tokens(self) -> int:
-        """Longest text the model takes, in tokens, special tokens included."""
-        return self._settings.max_tokens
-
-    @property
-    def fingerprint(self) -> str:
-        """Identity of everything that decides a vector, 64 hexadecimal digits.
-
-        Store it beside an index, so that vectors of different models are never mixed.
-        """
-        return self._fingerprint
-
-    @property
-    def truncated(self) -> int:
-        """How many texts this Encoder has truncated to ``max_tokens`` so far."""
-        return self._truncated.count
-
-    @property
-    def info(self) -> dict[str, Any]:
-        """Everything in the file but weights and vectors, ready for JSON."""
-        return dict(self._info)
 
     @overload
     def encode(  # type: ignore[overload-overlap]  # a str is an Iterable[str] as well
@@ -164,17 +97,10 @@ class Encoder:
             ModelError, ResourceError: the model, or the memory that there is, does not do.
             ClosedError: the Encoder is closed.
         """
-        if isinstance(texts, str):
-            only = self.encode([texts], prompt=prompt, overflow=overflow, progress=progress)
-            return cast(Vector, only[0])
         request = self._request(prompt, overflow, progress, in_order=False)
-        items = list(iterate(texts))
-        vectors = np.empty((len(items), self._dim), np.float32)  # (n, dim)
-        start = 0
-        for run in encode_stream(self._pipeline, items, len(items), request):
-            vectors[start : start + len(run)] = run
-            start += len(run)
-        return vectors
+        if isinstance(texts, str):
+            return cast(Vector, encode_all(self._pipeline, [texts], request)[0])
+        return encode_all(self._pipeline, list(iterate(texts)), request)
 
     def encode_iter(
         self,
@@ -345,20 +271,6 @@ class Encoder:
             counts += self._pipeline.count(window, start, front)
         return counts
 
-    def __reduce__(self) -> tuple[Callable[..., "Encoder"], tuple[Any, ...], dict[str, Any]]:
-        added = {name: value for name, value in vars(self).items() if name not in self._own}
-        return _load_again, (type(self), self._options), added
-
-    def __repr__(self) -> str:
-        name = self._settings.name
-        return f"Encoder({name!r}, dim={self._dim}, fingerprint={self.fingerprint[:12]!r})"
-
-    def _prompt(self, name: str | None) -> str:
-        return prompt_text(self._settings.prompts, self._settings.default_prompt, name)
-
-    def _front(self, names: Sequence[str]) -> str:
-        return self._prompt(first_prompt(self._settings.prompts, names))
-
     def _request(
         self, prompt: str | None, overflow: Overflow, progress: Progress, in_order: bool
     ) -> Request:
@@ -371,9 +283,3 @@ class Encoder:
             progress=check_progress(progress),
             count_truncated=self._truncated.add,
         )
-
-
-def _load_again(cls: type[Encoder], options: dict[str, Any]) -> Encoder:
-    encoder = cls.__new__(cls)  # the class's own __init__ may take other arguments
-    Encoder.__init__(encoder, **options)
-    return encoder

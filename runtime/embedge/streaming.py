@@ -7,7 +7,7 @@ progress function, by Ctrl-C or by `Pipeline.close`.
 """
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +54,16 @@ class Request:
     in_order: bool
     progress: Progress
     count_truncated: Callable[[int], None]
+
+
+def encode_all(pipeline: Pipeline, texts: Sequence[Any], request: Request) -> Vectors:
+    """Give the vectors of all texts, float32 (n, dim); arguments and errors of `encode_stream`."""
+    vectors = np.empty((len(texts), request.dim), np.float32)  # (n, dim)
+    start = 0
+    for run in encode_stream(pipeline, texts, len(texts), request):
+        vectors[start : start + len(run)] = run
+        start += len(run)
+    return vectors
 
 
 def encode_stream(

@@ -64,7 +64,12 @@ def encode_probes(encode: Callable[..., Vectors], probes: Sequence[ProbeText]) -
 
 
 class ExportVerifier:
-    """Compares drafts of files with the source, which encodes before anything is traced."""
+    """Compares drafts of files with the source, which encodes before anything is traced.
+
+    Attributes:
+        probes: the texts of the files' self-test.
+        first: what the fp32 graph gave, after `fp32`.
+    """
 
     def __init__(
         self,
@@ -74,7 +79,7 @@ class ExportVerifier:
         folder: Path,
         notify: Callable[[str], None],
     ) -> None:
-        self._source, self._probes, self._pairs = source, list(probes), pairs
+        self._source, self.probes, self._pairs = source, list(probes), pairs
         self._folder, self._notify = folder, notify
         self._reference = encode_probes(source.encode, probes)  # (probes, dim)
         self._unrelated = calibration_texts()[::4]
@@ -112,7 +117,7 @@ class ExportVerifier:
         self, vectors: Vectors, figures: dict[str, Any], *quantized: str
     ) -> VerificationResult:
         shown = ("source", "fp32", *quantized)
-        report: dict[str, Any] = {"tools": tools(), "probes": len(self._probes), **figures}
+        report: dict[str, Any] = {"tools": tools(), "probes": len(self.probes), **figures}
         report["anisotropy"] = {n: v for n, v in self._anisotropy.items() if n in shown}
         if self._pairs is not None:
             scores = {name: value for name, value in self._spearman.items() if name in shown}
@@ -121,7 +126,7 @@ class ExportVerifier:
             report["overridden"] = dict(self._source.overridden)
         if self._source.remarks:
             report["remarks"] = list(self._source.remarks)
-        rows = zip(self._probes, self._reference, vectors, strict=True)
+        rows = zip(self.probes, self._reference, vectors, strict=True)
         probes = [Probe(p.text, ref, out, self._ids(p), p.prompt) for p, ref, out in rows]
         return VerificationResult(vectors, probes, report)
 
@@ -143,7 +148,7 @@ class ExportVerifier:
             self._anisotropy[name] = anisotropy(encode(self._unrelated))
             if self._pairs is not None:
                 self._spearman[name] = spearman(self._pairs, encode, settings.similarity)
-            return encode_probes(encoder.encode, self._probes)
+            return encode_probes(encoder.encode, self.probes)
 
     def _compared(
         self,
@@ -153,7 +158,7 @@ class ExportVerifier:
         settings: ModelSettings,
         **least: float,
     ) -> dict[str, float]:
-        texts = [probe.text for probe in self._probes]
+        texts = [probe.text for probe in self.probes]
         figures = compare(what, got, reference, texts, normalized=settings.normalized, **least)
         self._notify(
             f"verify    {what}: cosine mean {figures['cosine_mean']:.6f}, "
@@ -188,22 +193,24 @@ def compare(
     if normalized and np.abs(lengths - 1).max() > _UNIT_TOLERANCE:
         raise ExportError("verify", f"{what}: a vector has the length {lengths.max():.6f}, not 1")
     cosine = cosines(got, reference)
-    for name, value, least in (
-        ("minimum", float(cosine.min()), min_cosine),
-        ("mean", float(cosine.mean()), mean_cosine),
-    ):
-        if value < least:
-            raise ExportError(
-                "verify",
-                f"{what}: {name} cosine {value:.6f} on the probes, but at least {least} is needed; "
-                f"the worst text is {_shortened(texts[int(cosine.argmin())])}: the graph computes "
-                "something else than the model; export it as another format, or report the model",
-            )
+    worst = texts[int(cosine.argmin())]
+    _check_cosine(f"{what}: minimum", float(cosine.min()), min_cosine, worst)
+    _check_cosine(f"{what}: mean", float(cosine.mean()), mean_cosine, worst)
     return {
         "cosine_mean": round(float(cosine.mean()), 6),
         "cosine_min": round(float(cosine.min()), 6),
         "largest_difference": round(float(np.abs(got - reference).max()), 6),
     }
+
+
+def _check_cosine(what: str, value: float, least: float, worst: str) -> None:
+    if value < least:
+        raise ExportError(
+            "verify",
+            f"{what} cosine {value:.6f} on the probes, but at least {least} is needed; "
+            f"the worst text is {_shortened(worst)}: the graph computes something else than the "
+            "model; export it as another format, or report the model",
+        )
 
 
 def _shortened(text: str) -> str:

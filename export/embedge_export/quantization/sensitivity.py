@@ -106,29 +106,38 @@ def adapt(
     """
     meter = _Meter(model, held_back)
     precisions: dict[str, Precision] = {}
-    plain = quantizer.assemble(precisions)
-    made, cosine = plain, meter.all(plain)
-    notify(_figures("all activations in 8 bits", cosine))
-    if target.excess(cosine) > 1:
-        outliers = [n for n in quantizer.activations if quantizer.outlier_ratio(n) < OUTLIER_RATIO]
-        quantizer.quantize(outliers, outliers=True, notify=notify)
-        precisions = dict.fromkeys(outliers, Precision.FP32_CHANNELS)
+
+    def measured(what: str) -> tuple[onnx.ModelProto, Array]:
         made = quantizer.assemble(precisions)
-        cosine = meter.all(made)
-        notify(_figures(f"outlier channels of {len(outliers)} activations in fp32", cosine))
+        notify(_figures(what, cosine := meter.all(made)))
+        return made, cosine
+
+    plain, cosine = measured("all activations in 8 bits")
+    made = plain
+    if target.excess(cosine) > 1:
+        count = _keep_outliers(quantizer, precisions, notify)
+        made, cosine = measured(f"outlier channels of {count} activations in fp32")
     if target.excess(cosine) > 1:
         upgrades = _upgrades(quantizer, precisions, meter, notify)
         for _ in range(ROUNDS):
             if target.excess(cosine) <= 1 or not upgrades:
                 break
             take(precisions, upgrades, 1 - 1 / target.excess(cosine))
-            made = quantizer.assemble(precisions)
-            cosine = meter.all(made)
             raised = sum(p > Precision.FP32_CHANNELS for p in precisions.values())
-            notify(_figures(f"{raised} activations in more than 8 bits", cosine))
+            made, cosine = measured(f"{raised} activations in more than 8 bits")
     report = _report(quantizer, precisions, cosine, target)
     report["added_bytes"] = _bytes(made) - _bytes(plain)
     return Adapted(made, report)
+
+
+def _keep_outliers(
+    quantizer: Quantizer, precisions: dict[str, Precision], notify: Callable[[str], None]
+) -> int:
+    """Keep the outlier channels of activations in fp32; returns of how many activations."""
+    outliers = [n for n in quantizer.activations if quantizer.outlier_ratio(n) < OUTLIER_RATIO]
+    quantizer.quantize(outliers, outliers=True, notify=notify)
+    precisions.update(dict.fromkeys(outliers, Precision.FP32_CHANNELS))
+    return len(outliers)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from embedge_export.source import card, tokenizer, weights
 from embedge_export.source import modules as describe
 from embedge_export.source.config import transformer_settings
 from embedge_export.source.kinds import Layout, check_kind, layout
-from embedge_export.source.locate import locate
+from embedge_export.source.locate import Location, locate
 from embedge_export.source.quiet import quiet
 
 _MAX_BYTES = 2**31 - 1  # protobuf's limit for one message, and so for one file
@@ -75,52 +75,64 @@ def load(recipe: Recipe) -> Source:
     weights.check_pointers(place.folder)
     found = layout(place.folder)
     check_kind(found)
-    sha256 = weights.weights_sha256(weights.weight_files(found))
-    if recipe.weights_sha256 not in (None, sha256):
-        raise ExportError(
-            "source",
-            f"the weights in {place.folder} have the SHA-256 {sha256}, "
-            f"but the recipe expects {recipe.weights_sha256}",
-        )
+    sha256 = _checked_sha256(found, recipe)
     model, remarks = _loaded(found)
-    _check_size(model)
     overridden = _override(model, recipe)
     transformer = model[0]
-    tokenizer.check_settings(transformer)
-    text, left_out = tokenizer.tokenizer_json(transformer)
-    tokenizer.check_ids(transformer, text, left_out, model.max_seq_length)
+    tokenizer_json, left_out = _tokenizer(transformer, model.max_seq_length)
     described = describe.modules(model)
     dims = describe.matryoshka_dims(model, {**found.config, **found.settings})
     default_dim, model.truncate_dim = model.truncate_dim, None  # the file gives whole vectors
     prompts = dict(model.prompts) if any(model.prompts.values()) else {}
+    remarks += describe.prompt_remarks(prompts, described)
+    remarks += _tokens_left_out(left_out) + _default_dim(default_dim)
     return Source(
         model=model,
         modules=described,
         name=recipe.title,
         hidden_size=int(transformer.auto_model.config.hidden_size),
         max_tokens=model.max_seq_length,
-        tokenizer_json=text,
+        tokenizer_json=tokenizer_json,
         prompts=prompts,
         default_prompt=model.default_prompt_name if prompts else None,
         similarity=str(model.similarity_fn_name),
-        origin={
-            "repository": place.repository,
-            "revision": place.revision,
-            "weights_sha256": sha256,
-            "architecture": str(transformer.auto_model.config.model_type),
-        },
+        origin=_origin(place, sha256, transformer),
         license=recipe.license or card.license_of(place.folder),
         transformer=transformer_settings(transformer),
         matryoshka_dims=tuple(sorted({*dims, *recipe.matryoshka_dims}, reverse=True)),
         default_dim=default_dim,
         overridden=overridden,
-        remarks=(
-            *remarks,
-            *describe.prompt_remarks(prompts, described),
-            *_tokens_left_out(left_out),
-            *_default_dim(default_dim),
-        ),
+        remarks=tuple(remarks),
     )
+
+
+def _origin(place: Location, sha256: str, transformer: st.Transformer) -> dict[str, str]:
+    return {
+        "repository": place.repository,
+        "revision": place.revision,
+        "weights_sha256": sha256,
+        "architecture": str(transformer.auto_model.config.model_type),
+    }
+
+
+def _tokenizer(transformer: st.Transformer, max_tokens: int) -> tuple[str, Sequence[str]]:
+    """The checked tokenizer.json, and the tokens that it leaves out."""
+    tokenizer.check_settings(transformer)
+    text, left_out = tokenizer.tokenizer_json(transformer)
+    tokenizer.check_ids(transformer, text, left_out, max_tokens)
+    return text, left_out
+
+
+def _checked_sha256(found: Layout, recipe: Recipe) -> str:
+    """SHA-256 of the weights; raises ExportError where the recipe expects another."""
+    sha256 = weights.weights_sha256(weights.weight_files(found))
+    if recipe.weights_sha256 not in (None, sha256):
+        raise ExportError(
+            "source",
+            f"the weights in {found.folder} have the SHA-256 {sha256}, "
+            f"but the recipe expects {recipe.weights_sha256}",
+        )
+    return sha256
 
 
 def _loaded(found: Layout) -> tuple[SentenceTransformer, list[str]]:
@@ -137,6 +149,7 @@ def _loaded(found: Layout) -> tuple[SentenceTransformer, list[str]]:
     except Exception as error:
         raise ExportError("source", _why_not(found, error)) from error
     model = _without_router(model)
+    _check_size(model)
     model.eval().float()
     remarks = []
     unused = weights.check_loaded(reports, found.config)

@@ -131,8 +131,7 @@ def encode_rows(
                 truncated += options.overflow == "truncate" and count > encoder.max_tokens
         vectors = _vectors(encoder, [row for _, row in good], options, encoded)
         if bad and options.on_error == "stop":
-            stopped = bad[0][1]
-            yield Chunk(read[: len(good)], good, [], vectors, tokens, truncated, stopped)
+            yield Chunk(read[: len(good)], good, [], vectors, tokens, truncated, bad[0][1])
             return
         yield Chunk(read, good, bad, vectors, tokens, truncated)
         first += len(read)

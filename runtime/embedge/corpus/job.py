@@ -4,7 +4,7 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -101,24 +101,35 @@ def embed_corpus(
         OptionError: an argument does not fit.
     """
     options = options or JobOptions()
+    target = _target(output, corpus, options)
+    job = _Job(encoder, corpus, target, options)
+    reading = closing(read_rows(encoder, corpus, options))
+    with _writing(output), open_journal(target, job.identity) as journal, reading as rows:
+        if (done := job.done_before(journal, rows)) is not None:
+            return _summary(output, done, 0.0, unchanged=True)
+        reader = RowReader(rows, journal, output)
+        with CorpusBar(progress, corpus.fraction, journal.state) as bar:
+            job.run(journal, reader, bar)
+        metadata = job.publish(journal, reader.digest)
+        journal.finish()
+        return _summary(output, metadata, journal.state.seconds)
+
+
+def _target(output: Path, corpus: Corpus, options: JobOptions) -> Path:
+    """The file behind ``output``; raises OptionError where it cannot be the job's."""
     check_output(output, options.columns(corpus.fields.keep), corpus.fields.keep)
     target = real_path(output)
     paths = [source.path for source in corpus.sources if source.path is not None]
     if target.exists() and any(target.samefile(path) for path in paths):
         raise OptionError(f"--output {output} cannot be written: it is one of the inputs")
-    job = _Job(encoder, corpus, target, options)
+    return target
+
+
+@contextmanager
+def _writing(output: Path) -> Iterator[None]:
+    """Turn what a full disk raises into CorpusError."""
     try:
-        reading = closing(read_rows(encoder, corpus, options))
-        with open_journal(target, job.identity) as journal, reading as rows:
-            done = job.done_before(journal, rows)
-            if done is not None:
-                return _summary(output, done, 0.0, unchanged=True)
-            reader = RowReader(rows, journal, output)
-            with CorpusBar(progress, corpus.fraction, journal.state) as bar:
-                job.run(journal, reader, bar)
-            metadata = job.publish(journal, reader.digest)
-            journal.finish()
-            return _summary(output, metadata, journal.state.seconds)
+        yield
     except OSError as error:
         raise CorpusError(
             f"cannot be written ({error.strerror or error}); fix the cause and rerun the same "

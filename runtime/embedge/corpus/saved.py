@@ -66,19 +66,8 @@ def open_vectors(path: Path, metadata: Metadata | None = None) -> Iterator[Store
         raise CorpusError("not a file of vectors that embedge has written", str(path))
     real = real_path(path)
     with real.open("rb") if real.suffix.lower() == ".npy" else temporary() as stream:
-        dtype = metadata.layout.dtype
-        checksums = Checksums()
-        if real.suffix.lower() == ".npy":
-            offset = _npy_offset(stream, metadata, path)
-            _check_npy(stream, metadata, checksums, real)
-        else:
-            offset = 0
-            with no_room():
-                for ids, block in _batches(real, metadata):
-                    checksums.add(ids, block)
-                    stream.write(block.tobytes())
-        _compare(checksums, metadata, path)
-        rows = RowFile(stream, offset, (metadata.rows, metadata.width), dtype)
+        offset = _checked_offset(stream, metadata, path, real)
+        rows = RowFile(stream, offset, (metadata.rows, metadata.width), metadata.layout.dtype)
 
         def find(wanted: Sequence[int]) -> dict[int, tuple[Id, str | None]]:
             return dict(pick(_ids_and_texts(real, metadata), wanted))
@@ -94,6 +83,22 @@ def open_vectors(path: Path, metadata: Metadata | None = None) -> Iterator[Store
             find,
             places if metadata.passages else None,
         )
+
+
+def _checked_offset(stream: BinaryIO, metadata: Metadata, path: Path, real: Path) -> int:
+    """Where the rows begin in ``stream``, to which those of other files than .npy are copied."""
+    checksums = Checksums()
+    if real.suffix.lower() == ".npy":
+        offset = _npy_offset(stream, metadata, path)
+        _check_npy(stream, metadata, checksums, real)
+    else:
+        offset = 0
+        with no_room():
+            for ids, block in _batches(real, metadata):
+                checksums.add(ids, block)
+                stream.write(block.tobytes())
+    _compare(checksums, metadata, path)
+    return offset
 
 
 def verify_vectors(path: Path) -> Metadata:

@@ -47,6 +47,17 @@ class _Best:
     rows: Rows
     scores: Scores
 
+    def add(self, rows: Rows, scores: Scores, top: int) -> None:
+        """Keep the ``top`` best of these rows and those so far; ties in the order of the rows."""
+        rows, scores = np.concatenate([self.rows, rows]), np.concatenate([self.scores, scores])
+        order = np.lexsort((rows, -scores))[:top]
+        self.rows, self.scores = rows[order], scores[order]
+
+    def matches(self) -> list[Match]:
+        """The rows as what `search` returns."""
+        pairs = zip(self.rows, self.scores, strict=True)
+        return [Match(int(row), float(score)) for row, score in pairs]
+
 
 def search(
     queries: Vectors, vectors: StoredVectors, top: int = 10, progress: Progress | None = None
@@ -82,16 +93,10 @@ def search(
                 exact = exact_scores(
                     query[None], block, np.zeros_like(near), near, vectors.similarity
                 )
-                rows = np.concatenate([found.rows, start + near])
-                scores = np.concatenate([found.scores, exact])
-                order = np.lexsort((rows, -scores))[:top]
-                found.rows, found.scores = rows[order], scores[order]
+                found.add(start + near, exact, top)
         if progress:
             progress(min(start + _SEARCH_BLOCK, len(vectors)), len(vectors))
-    return [
-        [Match(int(row), float(score)) for row, score in zip(found.rows, found.scores, strict=True)]
-        for found in best
-    ]
+    return [found.matches() for found in best]
 
 
 def near_best(rough: Vectors, best: Scores, top: int, margin: float) -> Rows:

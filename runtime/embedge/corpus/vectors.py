@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 
 from embedge.corpus.bar import CorpusBar
-from embedge.corpus.encoding import RowOptions, advance, encode_rows, read_rows
+from embedge.corpus.encoding import Chunk, RowOptions, advance, encode_rows, read_rows
 from embedge.corpus.inputs import Corpus
 from embedge.corpus.journal import State
 from embedge.corpus.layout import LAYOUTS, Stored
@@ -104,43 +104,53 @@ def embed_now(
     """
     options = options or RowOptions()
     reading = closing(read_rows(encoder, corpus, options))
-    with temporary() as vectors, temporary() as texts, reading as read:
-        state = State()
+    with temporary() as vectors, temporary() as lines, reading as read:
+        texts, state = _Texts(lines, options), State()
         with CorpusBar(progress, corpus.fraction, state) as bar, no_room():
             for chunk in encode_rows(encoder, read, 0, options, bar.encoded):
-                for key, (_, row) in zip(chunk.ids, chunk.good, strict=True):
-                    place = [row.columns[name] for name in COLUMNS] if options.passages else []
-                    texts.write(json.dumps([key, row.text, *place]).encode() + b"\n")
+                texts.add(chunk)
                 for _, left_out in chunk.bad:
                     skipped(left_out)
                 vectors.write(chunk.vectors.astype("<f4", copy=False).tobytes())
                 state = advance(state, chunk)
                 bar.show(state)
-                if (bad := chunk.stopped) is not None:
-                    advice = ". Fix the row, or add --on-error skip"
-                    raise CorpusError(bad.reason + advice, bad.file, bad.line)
+                if chunk.stopped is not None:
+                    raise _bad_row(chunk.stopped)
             vectors.flush()
-            texts.flush()
-
-        def find(wanted: Sequence[int]) -> dict[int, tuple[Id, str | None]]:
-            texts.seek(0)
-            return {row: tuple(json.loads(line)[:2]) for row, line in pick(texts, wanted)}
-
-        def places() -> Iterator[Place]:
-            texts.seek(0)
-            for line in texts:
-                key, _, *place = json.loads(line)
-                yield Place(key, *place)
-
+            lines.flush()
         rows = RowFile(vectors, 0, (state.texts, encoder.dim), np.dtype("<f4"))
-        yield StoredVectors(
-            rows,
-            encoder.dim,
-            "float32",
-            encoder.info["similarity"],
-            find,
-            places if options.passages else None,
-        )
+        places = texts.places if options.passages else None
+        measure = encoder.info["similarity"]
+        yield StoredVectors(rows, encoder.dim, "float32", measure, texts.find, places)
+
+
+def _bad_row(row: BadRow) -> CorpusError:
+    return CorpusError(f"{row.reason}. Fix the row, or add --on-error skip", row.file, row.line)
+
+
+class _Texts:
+    """Id, text and, of passages, place of each row: a line of JSON each in a temporary file."""
+
+    def __init__(self, lines: BinaryIO, options: RowOptions) -> None:
+        self._lines, self._columns = lines, COLUMNS if options.passages else ()
+
+    def add(self, chunk: Chunk) -> None:
+        """Write the rows of a chunk that have a vector."""
+        for key, (_, row) in zip(chunk.ids, chunk.good, strict=True):
+            place = [row.columns[name] for name in self._columns]
+            self._lines.write(json.dumps([key, row.text, *place]).encode() + b"\n")
+
+    def find(self, wanted: Sequence[int]) -> dict[int, tuple[Id, str | None]]:
+        """Id and text of some rows."""
+        self._lines.seek(0)
+        return {row: tuple(json.loads(line)[:2]) for row, line in pick(self._lines, wanted)}
+
+    def places(self) -> Iterator[Place]:
+        """The place of each row, in order."""
+        self._lines.seek(0)
+        for line in self._lines:
+            key, _, *place = json.loads(line)
+            yield Place(key, *place)
 
 
 @contextmanager

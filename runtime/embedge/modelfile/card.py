@@ -32,8 +32,29 @@ def card(file: ModelFile) -> str:
     The file's own words are shown as they are: none of them leaves its line or is read as markup,
     save that some readers of Markdown make a link of an e-mail address.
     """
-    settings, report = file.settings, file.report
-    facts = {
+    settings = file.settings
+    return f"""\
+# {_plain(settings.name)}
+
+A sentence transformer in one ONNX file, run by embedge: texts of up to {settings.max_tokens} tokens
+become vectors of {settings.dim} components.
+
+{"".join(_table(_properties(file)))}
+```python
+from embedge import Encoder
+
+encoder = Encoder({file.path.name!a})
+{_FOUND if settings.prompts else _ALIKE}```
+
+What its export measured:
+
+{"".join(_table(_measured(file.report)))}"""
+
+
+def _properties(file: ModelFile) -> dict[str, str]:
+    """What the file says of itself, by name; values are plain text already."""
+    settings = file.settings
+    properties = {
         "dim": settings.dim,
         "max_tokens": settings.max_tokens,
         "pooling": settings.pooling,
@@ -51,9 +72,14 @@ def card(file: ModelFile) -> str:
         "fingerprint": file.fingerprint,
         "size": f"{file.size:,} bytes",
     }
-    rows = {key: _plain(value) for key, value in facts.items()}
-    for key, own in _object(report, "overridden").items():
+    rows = {key: _plain(value) for key, value in properties.items()}
+    for key, own in _object(file.report, "overridden").items():
         rows[key] = f"{rows.get(key, '-')} (overridden: the model itself says {_plain(own)})"
+    return rows
+
+
+def _measured(report: Mapping[str, Any]) -> dict[str, str]:
+    """The figures of a report, and the tools that made the file."""
     figures = {
         _FIGURES.get(key, key): _plain(value)
         for key, value in report.items()
@@ -61,22 +87,7 @@ def card(file: ModelFile) -> str:
     }
     tools = _object(report, "tools")
     figures["made_with"] = _plain(", ".join(f"{name} {tools[name]}" for name in tools))
-    return f"""\
-# {_plain(settings.name)}
-
-A sentence transformer in one ONNX file, run by embedge: texts of up to {settings.max_tokens} tokens
-become vectors of {settings.dim} components.
-
-{"".join(_table(rows))}
-```python
-from embedge import Encoder
-
-encoder = Encoder({file.path.name!a})
-{_FOUND if settings.prompts else _ALIKE}```
-
-What its export measured:
-
-{"".join(_table(figures))}"""
+    return figures
 
 
 def printable(value: Any) -> str:

@@ -92,11 +92,7 @@ def sequences(
         position, own = start + index, len(found)
         if len(ids) > tokenizer.capacity:
             if overflow == "error":
-                raise TextTooLongError(
-                    f"text {position} has more than {tokenizer.max_tokens} tokens, which is all "
-                    "that the model takes; shorten it, or use overflow='truncate' or 'mean'",
-                    position,
-                )
+                raise _too_long(position, tokenizer.max_tokens)
             if overflow == "mean":
                 for front, run in tokenizer.windows(texts[index], position, prompt):
                     sequence = tokenizer.wrap([*front, *run])
@@ -115,6 +111,14 @@ def sequences(
                 position,
             )
     return Sequences(found, np.array(first, np.bool_), np.array(weights, np.int64), cut)
+
+
+def _too_long(position: int, max_tokens: int) -> TextTooLongError:
+    return TextTooLongError(
+        f"text {position} has more than {max_tokens} tokens, which is all that the model takes; "
+        "shorten it, or use overflow='truncate' or 'mean'",
+        position,
+    )
 
 
 def mean_of_windows(
