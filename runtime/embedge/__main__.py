@@ -1,7 +1,6 @@
 """The command `embedge`, also as `python -m embedge`: Ctrl-C ends it at once, with status 130.
 
-Nothing is imported here before the handler is set, for a traceback out of an import tells a
-person nothing.
+Nothing is imported before the handler is set, so that Ctrl-C during an import prints no traceback.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Long texts: the passages of a document, and vectors of passages that know their context.
+"""Long texts: the passages of a document, and vectors of passages in their context.
 
 Passages in context ("late chunking", https://arxiv.org/abs/2409.04701): the transformer reads the
 whole document once, and a passage's vector is the mean of its own tokens' vectors, normalized.
@@ -16,8 +16,8 @@ from embedge.similarity import Vectors, check_vectors, shorten, unit
 from embedge.text.passages import Passage, check_limits, split
 from embedge.text.tokenizer import Token
 
-# Of a window's tokens, how many stand in front of its first passage, so that it knows them.
-_CONTEXT = 4  # one in so many
+# One in so many of a window's tokens precede its first passage, as its context.
+_CONTEXT = 4
 
 
 def split_to_fit(
@@ -54,7 +54,7 @@ def encode_in_context(
 
     A text that is too long for the model is read in overlapping windows; each passage is taken
     from a window that begins at least a quarter of a window before it, where it is that far into
-    the text. Special tokens and the prompt are read, and belong to no passage.
+    the text. Special tokens and the prompt are part of the input, and of no passage.
 
     Returns:
         float32 (passages, dim).
@@ -72,7 +72,7 @@ def encode_in_context(
     begin, rows = 0, None
     for index, part in enumerate(parts):
         first, last = _span(tokens, part)
-        if first == last:  # no tokens: the vector of the text alone, which is its special tokens'
+        if first == last:  # no tokens: the vector of the special tokens
             found[index] = pipeline.run([tokenizer.wrap([*front, *_ids(tokens[first:last])])])[0]
             continue
         if rows is None or last > begin + size:

@@ -1,4 +1,4 @@
-"""Everything that embedge raises on purpose.
+"""The exceptions that embedge raises.
 
     EmbedgeError
     ├── ModelError         a model file is missing, damaged, too new, or not ours
@@ -7,13 +7,13 @@
     ├── OptionError        an argument has a value that this model or function does not take
     ├── ClosedError        an Encoder is used after `close()`, or while the interpreter exits
     ├── ProviderError      an execution provider is not available or does not work
-    ├── ResourceError      the system gives no more memory
+    ├── ResourceError      memory has run out
     ├── InstallationError  a library that embedge needs cannot be loaded
     ├── CorpusError        a corpus, a row of it, or what was made of it cannot be used
     └── ExportError        an export stopped; `step` says where, and no file was written
 
 `except EmbedgeError` catches them all. Where Python has a type of the same meaning (ValueError,
-MemoryError, ImportError), ours is one too.
+MemoryError, ImportError), ours is a subclass of it.
 """
 
 import operator
@@ -35,7 +35,7 @@ def warn(message: str, category: type[Warning]) -> None:
 
 
 class EmbedgeError(Exception):
-    """The root of every error that embedge raises on purpose."""
+    """The base class of every exception that embedge raises."""
 
 
 class ModelError(EmbedgeError):
@@ -74,7 +74,7 @@ class ProviderError(EmbedgeError):
 
 
 class ResourceError(EmbedgeError, MemoryError):
-    """The system gives no more memory; the model and the texts may be fine."""
+    """Memory has run out; the model and the texts may be valid."""
 
 
 class InstallationError(EmbedgeError, ImportError):
@@ -82,7 +82,7 @@ class InstallationError(EmbedgeError, ImportError):
 
 
 class CorpusError(EmbedgeError):
-    """A corpus, a row of it, or what was made of it cannot be used; or its job cannot go on.
+    """A corpus, a row of it, or what was made of it cannot be used; or its job cannot continue.
 
     Attributes:
         file: name of the file that the message is about, if it is about one.

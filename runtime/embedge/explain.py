@@ -24,7 +24,7 @@ from embedge.similarity import Vectors
 from embedge.text.overflow import Overflow
 from embedge.text.tokenizer import Token
 
-# How far the shares may add up to another value than the cosine of the file's own vector.
+# How far the sum of the shares may be from the cosine of the file's own vector.
 _TOLERANCE = 1e-3
 
 Of = Literal["text", "query"]
@@ -44,7 +44,7 @@ class Share:
     Attributes:
         text: the slice of the text, empty for special tokens and the prompt.
         start, end: the slice in characters.
-        share: what it adds to the score; negative where it takes from it.
+        share: what it adds to the score; negative where it lowers it.
     """
 
     text: str
@@ -164,7 +164,7 @@ def _shares(
 
 
 def _word(item: tuple[int, tuple[Token | None, float]], prompt: int) -> tuple[int, int]:
-    """What the tokens of one word have in common; a special or a prompt's token stands alone."""
+    """The key that groups tokens into words; a special token or one of the prompt has its own."""
     position, (token, _) = item
     return (position, -1) if token is None or token.end <= prompt else (-1, token.word)
 

@@ -1,4 +1,4 @@
-"""Progress of a long call: told to the caller's own function, or drawn on standard error.
+"""Progress of a long call: passed to the caller's function, or drawn on standard error.
 
 It is drawn here so that the runtime needs no fourth dependency.
 """
@@ -20,10 +20,10 @@ _SECONDS_BETWEEN_DRAWS = 0.1
 
 
 class StatusLine:
-    """One line on a terminal that is drawn again and again; nothing where there is no terminal.
+    """One line on a terminal, redrawn in place; nothing where there is no terminal.
 
-    Use as a context manager, and `show` from one thread. It needs no escape sequences, which
-    older consoles of Windows print as they are.
+    Use as a context manager, and `show` from one thread. Writes no escape sequences, which older
+    Windows consoles do not interpret.
     """
 
     def __init__(self, enabled: bool, stream: TextIO | None = None) -> None:
@@ -143,7 +143,7 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 
 def _encodable(line: str, stream: TextIO) -> str:
-    """The line as it is, or in plain characters on a console that has no others."""
+    """The line; in ASCII on a console whose encoding has no block characters."""
     try:
         line.encode(getattr(stream, "encoding", None) or "utf-8")
     except UnicodeEncodeError:

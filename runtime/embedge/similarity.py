@@ -36,7 +36,7 @@ def shorten(vectors: Vectors, dim: int, normalize: bool) -> Vectors:
 
 
 def are_unit(vectors: Vectors, tolerance: float = 0.01) -> bool:
-    """Whether every row has length 1 within a tolerance, of which fp16 needs a tenth."""
+    """Whether every row has length 1 within ``tolerance``; rounding to fp16 needs a tenth of it."""
     return bool((np.abs(np.linalg.norm(vectors, axis=-1) - 1) <= tolerance).all())
 
 
@@ -45,17 +45,17 @@ def check_vectors(vectors: Vectors, normalized: bool) -> None:
     if normalized and are_unit(vectors):
         return
     if not np.isfinite(vectors).all():
-        raise ModelError("the model gave vectors that are not finite; do not use this file")
+        raise ModelError("the model returned vectors that are not finite; export it again")
     if normalized:
         raise ModelError(
-            "the model declares unit-length vectors but returned others; do not use this file"
+            "the model declares unit-length vectors but returned others; export it again"
         )
 
 
 def cosines(a: Vectors, b: Vectors) -> NDArray[np.float64]:
     """Cosine of each row of ``a`` with the same row of ``b``, both (n, dim): float64 (n,).
 
-    Not a number where a component is none or infinite; 0 for a row of zeros.
+    NaN where a component is NaN or infinite; 0 for a row of zeros.
     """
     x, y = a.astype(np.float64), b.astype(np.float64)
     with np.errstate(invalid="ignore"):
@@ -101,7 +101,7 @@ def similarity(a: Vectors, b: Vectors, measure: str = "cosine") -> Vectors:
         OptionError: the measure is unknown, or the shapes do not fit each other.
     """
     if measure not in SIMILARITIES:
-        raise OptionError(f"the measure {measure!r} is unknown; known: {', '.join(SIMILARITIES)}")
+        raise OptionError(f"expected a measure of {', '.join(SIMILARITIES)}, got {measure!r}")
     a, b = (np.atleast_2d(np.asarray(vectors, np.float32)) for vectors in (a, b))
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
         raise OptionError(

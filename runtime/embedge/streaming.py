@@ -148,7 +148,7 @@ class _Source:
         self.error: Exception | None = None
 
     def read(self, results: "_Results") -> Iterator[TokenSequence]:
-        """Read and tokenize a slice; ``results`` are told of what comes."""
+        """Read and tokenize a slice; ``results`` expect its sequences."""
         texts = self._slice()
         try:
             found = self._tokenize(texts)

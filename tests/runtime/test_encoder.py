@@ -133,15 +133,18 @@ def test_any_container_of_str_gives_its_rows(encoder: Encoder, texts: Any) -> No
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        (b"a b", "texts are of type bytes, but should be a str or an iterable of str"),
-        (None, "texts are of type NoneType"),
-        (7, "texts are of type int"),
-        ([b"a"], "text 0 is of type bytes, but should be str; decode it first"),
-        (["a", None], "text 1 is of type NoneType, but should be str"),
-        (pd.Series(["a", "b", float("nan")], dtype=object), "text 2 is of type float"),
-        (np.array([1, 2]), "text 0 is of type int64"),
-        ([["a", "b"]], "text 0 is of type list"),
-        (["a"] * 5000 + [3], "text 5000 is of type int"),
+        (b"a b", "expected a str or an iterable of str, got bytes"),
+        (None, "an iterable of str, got NoneType"),
+        (7, "an iterable of str, got int"),
+        ([b"a"], "expected text 0 to be a str, got bytes; decode it first"),
+        (["a", None], "expected text 1 to be a str, got NoneType"),
+        (
+            pd.Series(["a", "b", float("nan")], dtype=object),
+            "expected text 2 to be a str, got float",
+        ),
+        (np.array([1, 2]), "expected text 0 to be a str, got int64"),
+        ([["a", "b"]], "expected text 0 to be a str, got list"),
+        (["a"] * 5000 + [3], "expected text 5000 to be a str, got int"),
         (["a"] * 4100 + ["b\ud83d"], re.escape("text 4100 holds a lone surrogate (U+D83D) at")),
     ],
     ids=lambda value: value[:24] if isinstance(value, str) else "",
@@ -331,7 +334,7 @@ def test_vectors_that_are_not_finite_are_refused(tmp_path: Path, bad: float) -> 
     table[tiny.B] = bad
     encoder = Encoder(tiny.write(tmp_path / "x.onnx", tiny.model(tiny.graph(table=table))))
     assert encoder.encode("a").tolist() == [1, 0]
-    with pytest.raises(ModelError, match="vectors that are not finite; do not use this file"):
+    with pytest.raises(ModelError, match="vectors that are not finite; export it again"):
         encoder.encode(["a", "b"])
 
 

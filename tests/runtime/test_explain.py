@@ -110,7 +110,7 @@ def test_a_layer_behind_the_pooling_is_noticed(tiny_file: Path) -> None:
 
 
 def test_what_is_explained_has_to_be_a_text(tiny_file: Path) -> None:
-    with pytest.raises(TextError, match="text 1 is of type int"):
+    with pytest.raises(TextError, match="expected text 1 to be a str, got int"):
         Encoder(tiny_file).explain("a", ["b", 3])  # type: ignore[list-item]
     with pytest.raises(OptionError, match="expected of='text' or of='query', got 'both'"):
         Encoder(tiny_file).explain("a", "b", of="both")  # type: ignore[arg-type]

@@ -39,7 +39,9 @@ def test_any_container_of_str(texts: Any) -> None:
     ids=lambda texts: type(texts).__name__,
 )
 def test_keys_and_column_names_are_not_taken_for_texts(texts: Any) -> None:
-    message = f"type {type(texts).__name__}, which iterates over keys or column names instead of"
+    message = (
+        f"got {type(texts).__name__}, which iterates over keys or column names; give the texts"
+    )
     with pytest.raises(TextError, match=message):
         iterate(texts)
 
@@ -59,7 +61,7 @@ def test_a_table_with_column_names_of_its_own_kind_is_refused() -> None:
 
 @pytest.mark.parametrize("texts", [b"ab", bytearray(b"ab"), None, 3, 1.5, object()])
 def test_what_is_no_container_of_str(texts: Any) -> None:
-    message = f"texts are of type {type(texts).__name__}, but should be a str or an iterable of str"
+    message = f"expected a str or an iterable of str, got {type(texts).__name__}"
     with pytest.raises(TextError, match=message):
         iterate(texts)
 
@@ -67,11 +69,11 @@ def test_what_is_no_container_of_str(texts: Any) -> None:
 @pytest.mark.parametrize(
     ("item", "message"),
     [
-        (None, "text 2 is of type NoneType, but should be str$"),
-        (5, "text 2 is of type int, but should be str$"),
-        (float("nan"), "text 2 is of type float, but should be str$"),
-        (["a"], "text 2 is of type list, but should be str$"),
-        (b"a", "text 2 is of type bytes, but should be str; decode it first"),
+        (None, "expected text 2 to be a str, got NoneType$"),
+        (5, "expected text 2 to be a str, got int$"),
+        (float("nan"), "expected text 2 to be a str, got float$"),
+        (["a"], "expected text 2 to be a str, got list$"),
+        (b"a", "expected text 2 to be a str, got bytes; decode it first"),
     ],
 )
 def test_an_item_that_is_no_str_is_named(item: Any, message: str) -> None:

@@ -211,19 +211,25 @@ BAD_METADATA: list[tuple[dict[str, str | None], str]] = [
     (dict.fromkeys(["embedge.format"]), "was not made by embedge: .*export the model it came from"),
     ({"embedge.format": "2"}, "has format 2, this embedge reads up to 1: upgrade with 'python -m"),
     ({"embedge.format": "999999999"}, "upgrade with"),
-    ({"embedge.format": "one"}, "format should be a number, but is 'one'; export it again"),
-    ({"embedge.format": "9" * 5000}, "format should be a number"),
-    ({"embedge.format": "0"}, "format should be a number, but is '0'"),
-    ({"embedge.format": "01"}, "format should be a number, but is '01'"),
-    ({"embedge.format": "١"}, "format should be a number, but is '١'"),
-    ({"embedge.format": "1\n"}, "format should be a number"),
+    (
+        {"embedge.format": "one"},
+        "expected embedge.format to be a number, got 'one'; export it again",
+    ),
+    ({"embedge.format": "9" * 5000}, "expected embedge.format to be a number"),
+    ({"embedge.format": "0"}, "expected embedge.format to be a number, got '0'"),
+    ({"embedge.format": "01"}, "expected embedge.format to be a number, got '01'"),
+    ({"embedge.format": "١"}, "expected embedge.format to be a number, got '١'"),
+    ({"embedge.format": "1\n"}, "expected embedge.format to be a number"),
     ({"embedge.model": None}, "embedge.model is missing; fetch or export it again"),
     ({"embedge.tokenizer": None}, "embedge.tokenizer is missing; fetch or export it again"),
     ({"embedge.probes": None}, "embedge.probes is missing"),
     ({"embedge.report": None}, "embedge.report is missing"),
     ({"embedge.fingerprint": None}, "embedge.fingerprint is missing"),
     ({"embedge.model": "{"}, "embedge.model is not valid JSON .*; export it again"),
-    ({"embedge.model": "[]"}, "embedge.model should be a JSON dict; export it again"),
+    (
+        {"embedge.model": "[]"},
+        "expected embedge.model to be a JSON dict, got list; export it again",
+    ),
     ({"embedge.model": "[" * 100_000}, "embedge.model is not valid JSON"),
     ({"embedge.model": tiny.settings_json(max_tokens=9)}, "damaged or changed after its export"),
     ({"embedge.fingerprint": "0" * 64}, "it says '0000000000000000'"),
@@ -235,10 +241,10 @@ BAD_METADATA: list[tuple[dict[str, str | None], str]] = [
     ({"embedge.tokenizer": packed(tiny.TOKENIZER.replace("[SEP]", "[CLS]").encode())}, "changed"),
     (
         {"embedge.tokenizer": base64.b64encode(zlib.compress(b"x" * 9999)[:-8]).decode()},
-        "the tokenizer is truncated or larger than 268435456 bytes",
+        "at most 268,435,456 bytes, got a larger or a truncated one",
     ),
-    ({"embedge.report": "3"}, "embedge.report should be a JSON dict"),
-    ({"embedge.probes": "{}"}, "embedge.probes should be a JSON list"),
+    ({"embedge.report": "3"}, "expected embedge.report to be a JSON dict, got int"),
+    ({"embedge.probes": "{}"}, "expected embedge.probes to be a JSON list, got dict"),
     ({"embedge.probes": "[1]"}, "probes in the file are damaged .*export it again"),
     ({"embedge.probes": bad_probe(output="AAAA")}, "probes in the file are damaged"),
     ({"embedge.probes": bad_probe(output="AAAAAA==")}, "a vector has 1 components instead of 2"),
@@ -270,7 +276,7 @@ def test_bad_metadata_is_refused(changed: dict[str, str | None], message: str) -
 def test_two_operator_sets_of_one_domain_are_refused(first: str, second: str) -> None:
     """onnxruntime takes one of them, in an order of its own: two files, one fingerprint."""
     again = field(8, field(1, second) + field(2, 11))
-    with pytest.raises(ModelError, match=r"imports the operator set ai\.onnx twice; do not use it"):
+    with pytest.raises(ModelError, match=r"imports the operator set ai\.onnx twice; export"):
         parse(tiny.model(opsets={first: 17}, tail=again), NOWHERE)
 
 
@@ -283,7 +289,7 @@ def test_onnxs_own_domain_has_one_fingerprint_under_both_names() -> None:
 
 def test_a_metadata_key_given_twice_is_refused() -> None:
     again = field(14, field(1, "embedge.report") + field(2, "{}"))
-    with pytest.raises(ModelError, match=r"metadata key 'embedge.report' twice; do not use it"):
+    with pytest.raises(ModelError, match=r"metadata key 'embedge.report' twice; export"):
         parse(tiny.model(tail=again), NOWHERE)
 
 
@@ -292,7 +298,9 @@ def test_a_decompression_bomb_is_refused() -> None:
     bomb = zlib.compressobj()
     parts = [bomb.compress(b" " * 2**20) for _ in range(300)]
     text = base64.b64encode(b"".join([*parts, bomb.flush()])).decode()
-    with pytest.raises(ModelError, match="larger than 268435456 bytes; do not use the file"):
+    with pytest.raises(
+        ModelError, match="at most 268,435,456 bytes, got a larger or a truncated one; fetch"
+    ):
         parse(tiny.model(changed={"embedge.tokenizer": text}), NOWHERE)
 
 
@@ -322,38 +330,37 @@ def hidden(*shape: int | str, kind: int = 1, name: str = "last_hidden_state") ->
 @pytest.mark.parametrize(
     ("graph", "message"),
     [
-        (tiny.graph(inputs=[IDS]), "should take input_ids and attention_mask.*but takes input_ids"),
-        (tiny.graph(inputs=[]), "but takes nothing"),
+        (tiny.graph(inputs=[IDS]), "expected the inputs input_ids and attention_mask.*got input_ids"),
+        (tiny.graph(inputs=[]), "got nothing"),
         (
             tiny.graph(inputs=[IDS, MASK, tiny.value_info("token_type_ids", 7, ("b", "s"))]),
             "token_type_ids",
         ),
         (
             tiny.graph(inputs=[IDS, tiny.value_info("attention_mask", INT32, ("b", "s"))]),
-            r"int64 \(batch, sequence\), but takes",
+            r"int64 \(batch, sequence\), got",
         ),
         (
             tiny.graph(inputs=[IDS, tiny.value_info("attention_mask", tiny.INT64, ("b",))]),
-            "but takes",
+            "got",
         ),
-        (tiny.graph(outputs=()), "should give last_hidden_state.*but gives nothing"),
+        (tiny.graph(outputs=()), "expected the outputs last_hidden_state.*got nothing"),
         (
             tiny.graph(outputs=output("token_embeddings", 1, ("b", 2))),
-            "but gives last_hidden_state .*, token_embeddings",
-        ),
-        (tiny.graph(outputs=output("sentence_embedding", FLOAT16, ("b", 2))), "should give"),
-        (
-            tiny.graph(outputs=output("sentence_embedding", 1, ("b", 3))),
-            r"float32 \(batch, 2\), as its settings say, but gives .*\(b, 3\)",
+            "got last_hidden_state .*, token_embeddings",
+        ), (tiny.graph(outputs=output("sentence_embedding", FLOAT16, ("b", 2))), "expected the
+        outputs"), (
+            tiny.graph(outputs=output("sentence_embedding", 1, ("b", 3))), r"float32 \(batch, 2\),
+            as the settings say, got .*\(b, 3\)",
         ),
         (tiny.graph(outputs=output("sentence_embedding", 1, ("b", "d"))), r"\(b, d\)"),
         (tiny.graph(outputs=output("sentence_embedding", 1, ("b", "s", 2))), r"\(b, s, 2\)"),
         (tiny.graph(outputs=[*tiny.OUTPUTS, *output("more", 1, ("b", 2))[1:]]), "more"),
-        (tiny.graph(outputs=tiny.OUTPUTS[1:]), "but gives sentence_embedding"),
-        (tiny.graph(outputs=[*tiny.OUTPUTS, tiny.OUTPUTS[1]]), "should give"),
-        (hidden("b", "s", 2, name="token_embeddings"), "but gives token_embeddings"),
+        (tiny.graph(outputs=tiny.OUTPUTS[1:]), "got sentence_embedding"),
+        (tiny.graph(outputs=[*tiny.OUTPUTS, tiny.OUTPUTS[1]]), "expected the outputs"),
+        (hidden("b", "s", 2, name="token_embeddings"), "got token_embeddings"),
         (hidden("b", "s", 2, kind=FLOAT16), r"float32 \(batch, sequence, 2\)"),
-        (hidden("b", "s", 3), r"but gives last_hidden_state \(b, s, 3\)"),
+        (hidden("b", "s", 3), r"got last_hidden_state \(b, s, 3\)"),
         (hidden("b", "s", "hidden"), r"\(b, s, hidden\)"),
         (hidden("b", 2), r"last_hidden_state \(b, 2\)"),
     ],

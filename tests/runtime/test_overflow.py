@@ -140,9 +140,7 @@ def test_windows_behind_a_prompt_are_texts_of_their_own(encoder: Encoder) -> Non
 def test_a_prompt_that_fills_a_window_is_refused(tmp_path: Path) -> None:
     settings = replace(tiny.SETTINGS, prompts={"query": "a b c a b c "})
     encoder = Encoder(tiny.write(tmp_path / "x.onnx", tiny.model(settings=settings)))
-    message = (
-        "text 1 does not fit into windows of 8 tokens: its prompt alone has 6; use another prompt"
-    )
+    message = "text 1 does not fit into windows of 8 tokens: its prompt has 6; use another prompt"
     with pytest.raises(TextTooLongError, match=message):
         encoder.encode(["", "a"], prompt="query", overflow="mean")
 
@@ -169,7 +167,7 @@ def test_weighted_means_by_hand() -> None:
 
 @pytest.mark.parametrize("overflow", ["cut", "", None, "TRUNCATE"])
 def test_an_overflow_that_there_is_not_is_refused(encoder: Encoder, overflow: Any) -> None:
-    message = f"overflow should be one of 'truncate', 'error', 'mean', but is {overflow!r}"
+    message = f"expected overflow to be one of 'truncate', 'error', 'mean', got {overflow!r}"
     with pytest.raises(OptionError, match=message):
         encoder.encode([], overflow=overflow)
     with pytest.raises(OptionError, match=message):

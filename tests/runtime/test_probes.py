@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from embedge import Encoder, ModelError
 from embedge.modelfile.file import read
 from embedge.modelfile.probe import Probe
-from embedge.ort.probes import Verdict, verify
+from embedge.ort.probes import SelfTestResult, verify
 
 from . import tiny
 
 
-def verdict_of(folder: Path, *probes: Probe) -> Verdict:
+def result_of(folder: Path, *probes: Probe) -> SelfTestResult:
     path = tiny.write(folder / "x.onnx", tiny.model(probes=probes))
     return verify(read(path), Encoder(path))
 
@@ -25,13 +25,13 @@ def vector(*values: float) -> NDArray[np.float32]:
 
 def test_a_file_that_gives_its_own_vectors_holds(tmp_path: Path) -> None:
     """By hand: (0.6, 0.8) with itself is 1; with the source's (0.8, 0.6) it is 0.96."""
-    verdict = verdict_of(tmp_path, tiny.probe("a b", vector(0.8, 0.6), tiny.A_B))
-    assert verdict.holds
-    (probe,) = verdict.probes
+    result = result_of(tmp_path, tiny.probe("a b", vector(0.8, 0.6), tiny.A_B))
+    assert result.holds
+    (probe,) = result.probes
     assert probe.text == "a b"
     assert probe.output == pytest.approx(1, abs=1e-6)
     assert probe.reference == pytest.approx(0.96, abs=1e-6)
-    assert json.loads(json.dumps(verdict.describe()))["holds"] is True
+    assert json.loads(json.dumps(result.describe()))["holds"] is True
 
 
 @pytest.mark.parametrize(
@@ -39,23 +39,23 @@ def test_a_file_that_gives_its_own_vectors_holds(tmp_path: Path) -> None:
 )
 def test_one_wrong_vector_is_enough(tmp_path: Path, output: NDArray[np.float32]) -> None:
     right = tiny.probe("a", vector(1, 0), vector(1, 0))
-    verdict = verdict_of(tmp_path, right, tiny.probe("a b", tiny.A_B, output))
-    assert not verdict.holds
-    assert verdict.probes[0].output == pytest.approx(1)
+    result = result_of(tmp_path, right, tiny.probe("a b", tiny.A_B, output))
+    assert not result.holds
+    assert result.probes[0].output == pytest.approx(1)
 
 
 def test_lengths_do_not_matter_to_a_cosine(tmp_path: Path) -> None:
-    assert verdict_of(tmp_path, tiny.probe("a b", tiny.A_B, tiny.A_B * 1000)).holds
+    assert result_of(tmp_path, tiny.probe("a b", tiny.A_B, tiny.A_B * 1000)).holds
 
 
 def test_other_token_ids_are_said_before_other_vectors(tmp_path: Path) -> None:
     """What another version of tokenizers could do: the vector may be right or wrong."""
     other = replace(tiny.probe("a b"), ids=(tiny.CLS, tiny.A, tiny.SEP))
-    verdict = verdict_of(tmp_path, tiny.probe("a", vector(0, 1), vector(0, 1)), other)
-    assert not verdict.holds
-    assert [probe.same_ids for probe in verdict.probes] == [True, False]
-    assert verdict.difference() == "wrong token ids for 1 of 2 probes (the first: 'a b')"
-    vectors = verdict_of(tmp_path, tiny.probe("a", vector(0, 1), vector(0, 1)))
+    result = result_of(tmp_path, tiny.probe("a", vector(0, 1), vector(0, 1)), other)
+    assert not result.holds
+    assert [probe.same_ids for probe in result.probes] == [True, False]
+    assert result.difference() == "wrong token ids for 1 of 2 probes (the first: 'a b')"
+    vectors = result_of(tmp_path, tiny.probe("a", vector(0, 1), vector(0, 1)))
     assert vectors.difference() == (
         "wrong vectors for 1 of 1 probes: cosine to the file's own 0.000000 ('a'), "
         "but at least 0.999 is needed"
@@ -65,7 +65,7 @@ def test_other_token_ids_are_said_before_other_vectors(tmp_path: Path) -> None:
 def test_a_probe_is_encoded_with_its_prompt(tmp_path: Path) -> None:
     """Prompt "b ": "b b" sums to (1, 8), of length 65 ** 0.5."""
     expected = vector(1 / 65**0.5, 8 / 65**0.5)
-    (probe,) = verdict_of(tmp_path, tiny.probe("b", output=expected, prompt="passage")).probes
+    (probe,) = result_of(tmp_path, tiny.probe("b", output=expected, prompt="passage")).probes
     assert probe.same_ids
     assert probe.output == pytest.approx(1, abs=1e-6)
 
@@ -76,14 +76,14 @@ def test_a_truncated_probe_is_compared_without_a_warning(
     """Of eight tokens six are the text's: (1, 0) + 6 (2, 0) has the direction (1, 0)."""
     ids = (tiny.CLS, *[tiny.A] * 6, tiny.SEP)
     long = replace(tiny.probe("a " * 9, output=vector(1, 0)), ids=ids)
-    verdict = verdict_of(tmp_path, long)
-    assert verdict.holds
+    result = result_of(tmp_path, long)
+    assert result.holds
     assert not recwarn.list
 
 
 def test_a_file_without_probes_cannot_be_verified(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="the file has no probes to verify; export it again"):
-        verdict_of(tmp_path)
+        result_of(tmp_path)
 
 
 def test_probes_are_encoded_as_texts_are_with_the_default_prompt(tmp_path: Path) -> None:
@@ -98,11 +98,11 @@ def test_probes_are_encoded_as_texts_are_with_the_default_prompt(tmp_path: Path)
 
 
 def test_the_default_model_holds_on_this_machine(default: Encoder) -> None:
-    verdict = verify(read(default.info["path"]), default)
-    assert verdict.holds
-    assert len(verdict.probes) >= 9
-    limit, texts = default.max_tokens, [probe.text for probe in verdict.probes]
+    result = verify(read(default.info["path"]), default)
+    assert result.holds
+    assert len(result.probes) >= 9
+    limit, texts = default.max_tokens, [probe.text for probe in result.probes]
     assert max(default.count_tokens(texts)) > limit
     assert any("ΟΔΥΣΣΕΥΣ" in text for text in texts)  # with a final sigma
     assert any("\U00020bb7" in text for text in texts)  # beyond the BMP
-    assert np.mean([probe.reference for probe in verdict.probes]) > 0.99
+    assert np.mean([probe.reference for probe in result.probes]) > 0.99

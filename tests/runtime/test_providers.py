@@ -112,13 +112,17 @@ def test_coreml_is_given_its_better_format(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize("item", [1, None, ("cuda",), ("cuda", "x"), {"cuda": {}}])
 def test_what_is_no_provider_is_refused(item: Any, tiny_file: Path) -> None:
-    message = re.escape(f"should be a name, or in a list (name, options), but is {item!r}; for")
+    message = re.escape(
+        f"expected a provider's name, or in a list (name, options), got {item!r}; for"
+    )
     with pytest.raises(ProviderError, match=message):
         Encoder(tiny_file, providers=[item])
 
 
 def test_no_provider_at_all_is_refused(tiny_file: Path) -> None:
-    with pytest.raises(ProviderError, match=r"no provider was given; use providers='auto'"):
+    with pytest.raises(
+        ProviderError, match=r"expected a provider, got an empty list; use providers='auto'"
+    ):
         Encoder(tiny_file, providers=[])
 
 
@@ -150,7 +154,7 @@ def test_the_web_service_is_not_offered(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_provider_that_does_not_start_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """onnxruntime goes on with the CPU where CUDA's libraries are missing; we do not."""
+    """onnxruntime continues on the CPU where CUDA's libraries are missing; we do not."""
     real = ort.InferenceSession
     both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(ort, "get_available_providers", lambda: both)
@@ -179,7 +183,7 @@ def test_what_a_provider_does_not_take_is_its_error_not_the_files(
         raise RuntimeError("no MultiHeadAttention")
 
     monkeypatch.setattr(ort, "InferenceSession", refuse)
-    with pytest.raises(ProviderError, match=r"cuda did not take it: no Multi.*--format fp16"):
+    with pytest.raises(ProviderError, match=r"cuda rejected it: no Multi.*--format fp16"):
         Encoder(file_of(tmp_path, INT8), providers="cuda")
     with pytest.raises(ProviderError, match=r"no MultiHeadAttention; use .*'cpu', other options"):
         Encoder(file_of(tmp_path), providers="cuda")
@@ -257,7 +261,7 @@ def test_auto_goes_on_with_the_cpu_and_says_why(
     run: Any, why: str, cuda: Any, tmp_path: Path
 ) -> None:
     cuda["run"] = run
-    message = f"providers='auto' goes on with the CPU: .* cuda {why}"
+    message = f"providers='auto' falls back to the CPU: .* cuda {why}"
     with pytest.warns(RuntimeWarning, match=message) as told:
         encoder = Encoder(file_of(tmp_path))
     assert told[0].filename == __file__
@@ -266,7 +270,9 @@ def test_auto_goes_on_with_the_cpu_and_says_why(
 
 
 def test_without_probes_nothing_can_be_proven(cuda: Any, tmp_path: Path) -> None:
-    message = "the file has no probes, so cuda cannot prove .* export the file again"
+    message = (
+        "the file has no probes, so the vectors of cuda cannot be verified; export the file again"
+    )
     with pytest.raises(ProviderError, match=message):
         Encoder(file_of(tmp_path, probes=()), providers="cuda")
 

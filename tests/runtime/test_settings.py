@@ -54,36 +54,36 @@ def test_unknown_keys_of_later_minor_versions_are_ignored() -> None:
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
-        ("name", 3, "'name' should be a string, but is 3"),
-        ("dim", "2", "'dim' should be a positive integer, but is '2'"),
-        ("dim", 0, "positive integer, but is 0"),
-        ("dim", -2, "positive integer, but is -2"),
-        ("dim", 2.0, "positive integer, but is 2.0"),
-        ("dim", True, "positive integer, but is True"),
-        ("dim", 2**31, "positive integer, but is 2147483648"),
-        ("max_tokens", None, "'max_tokens' should be a positive integer, but is None"),
-        ("pooling", [], "'pooling' should be a string"),
-        ("normalized", 1, "'normalized' should be true or false, but is 1"),
-        ("quantization", None, "'quantization' should be a string"),
-        ("prompts", [], "'prompts' should be an object of strings"),
-        ("prompts", {"query": 1}, "'prompts' should be an object of strings"),
-        ("default_prompt", 1, "'default_prompt' should be a string or null"),
-        ("default_prompt", "no", "default prompt 'no' is not one of the file's prompts"),
-        ("similarity", None, "'similarity' should be a string"),
-        ("matryoshka_dims", 64, "'matryoshka_dims' should be a list of positive integers"),
-        ("matryoshka_dims", [64, "x"], "'matryoshka_dims' should be a list of positive integers"),
-        ("source", "hub", "'source' should be an object of strings"),
-        ("license", None, "'license' should be a string"),
-        ("kept", "fp32", "'kept' should be a list of strings"),
-        ("kept", [1], "'kept' should be a list of strings"),
-        ("prefix_ids", [-1], "'prefix_ids' should be a list of token ids"),
-        ("suffix_ids", [True], "'suffix_ids' should be a list of token ids"),
-        ("min_onnxruntime", 1.17, "'min_onnxruntime' should be a version like \"1.17\""),
-        ("min_onnxruntime", "1.17.0", "should be a version like"),
-        ("min_onnxruntime", "١.17", "should be a version like"),
-        ("device", "gpu", "'device' should be \"cpu\" or \"any\", but is 'gpu'"),
-        ("device", ["cpu"], "'device' should be"),
-        ("transformer", [], "'transformer' should be an object"),
+        ("name", 3, "'name' to be a string, got 3"),
+        ("dim", "2", "'dim' to be a positive integer, got '2'"),
+        ("dim", 0, "positive integer, got 0"),
+        ("dim", -2, "positive integer, got -2"),
+        ("dim", 2.0, "positive integer, got 2.0"),
+        ("dim", True, "positive integer, got True"),
+        ("dim", 2**31, "positive integer, got 2147483648"),
+        ("max_tokens", None, "'max_tokens' to be a positive integer, got None"),
+        ("pooling", [], "'pooling' to be a string"),
+        ("normalized", 1, "'normalized' to be true or false, got 1"),
+        ("quantization", None, "'quantization' to be a string"),
+        ("prompts", [], "'prompts' to be an object of strings"),
+        ("prompts", {"query": 1}, "'prompts' to be an object of strings"),
+        ("default_prompt", 1, "'default_prompt' to be a string or null"),
+        ("default_prompt", "no", "default prompt 'no' is not one of its prompts"),
+        ("similarity", None, "'similarity' to be a string"),
+        ("matryoshka_dims", 64, "'matryoshka_dims' to be a list of positive integers"),
+        ("matryoshka_dims", [64, "x"], "'matryoshka_dims' to be a list of positive integers"),
+        ("source", "hub", "'source' to be an object of strings"),
+        ("license", None, "'license' to be a string"),
+        ("kept", "fp32", "'kept' to be a list of strings"),
+        ("kept", [1], "'kept' to be a list of strings"),
+        ("prefix_ids", [-1], "'prefix_ids' to be a list of token ids"),
+        ("suffix_ids", [True], "'suffix_ids' to be a list of token ids"),
+        ("min_onnxruntime", 1.17, "'min_onnxruntime' to be a version like \"1.17\""),
+        ("min_onnxruntime", "1.17.0", "to be a version like"),
+        ("min_onnxruntime", "١.17", "to be a version like"),
+        ("device", "gpu", "'device' to be \"cpu\" or \"any\", got 'gpu'"),
+        ("device", ["cpu"], "'device' to be"),
+        ("transformer", [], "'transformer' to be an object"),
     ],
 )
 def test_a_value_of_another_type_is_refused(key: str, value: Any, expected: str) -> None:
@@ -111,10 +111,10 @@ def test_a_value_of_another_type_in_transformer_is_refused(
 ) -> None:
     values = json.loads(FULL.to_json())
     values["transformer"][key] = value
-    with pytest.raises(ModelError, match=f"'transformer.{key}' should be {expected}, but is "):
+    with pytest.raises(ModelError, match=f"'transformer.{key}' to be {expected}, got "):
         ModelSettings.from_json(json.dumps(values))
     del values["transformer"][key]
-    with pytest.raises(ModelError, match=f"'transformer.{key}' should be .*, but is nothing"):
+    with pytest.raises(ModelError, match=f"'transformer.{key}' to be .*, got nothing"):
         ModelSettings.from_json(json.dumps(values))
 
 
@@ -150,7 +150,7 @@ def test_a_key_twice_is_refused() -> None:
 def test_every_key_must_be_there(key: str) -> None:
     values = json.loads(FULL.to_json())
     del values[key]
-    with pytest.raises(ModelError, match=f"'{key}' should be .*, but is nothing"):
+    with pytest.raises(ModelError, match=f"'{key}' to be .*, got nothing"):
         ModelSettings.from_json(json.dumps(values))
 
 
@@ -164,7 +164,9 @@ def test_a_default_dim_is_at_most_the_dim() -> None:
     settings = replace(FULL, default_dim=2)
     assert ModelSettings.from_json(settings.to_json()) == settings
     assert '"default_dim":2' in settings.to_json()
-    with pytest.raises(ModelError, match="the file's default_dim 5 is more than its dim 4"):
+    with pytest.raises(
+        ModelError, match="expected default_dim of at most 4, the file's dim, got 5"
+    ):
         ModelSettings.from_json(replace(FULL, default_dim=5).to_json())
-    with pytest.raises(ModelError, match="'default_dim' should be a positive integer or null"):
+    with pytest.raises(ModelError, match="'default_dim' to be a positive integer or null"):
         ModelSettings.from_json(replace(FULL, default_dim=0).to_json())

@@ -75,7 +75,9 @@ def test_shapes_that_do_not_fit_are_named(a: NDArray[np.float32], b: NDArray[np.
 
 
 def test_an_unknown_measure_is_refused() -> None:
-    with pytest.raises(OptionError, match="measure 'jaccard' is unknown; known: cosine, dot, eucl"):
+    with pytest.raises(
+        OptionError, match="expected a measure of cosine, dot, euclidean, manhattan, got 'jaccard'"
+    ):
         similarity(LEFT, RIGHT, "jaccard")
 
 

@@ -65,7 +65,9 @@ def test_a_tokenizer_without_special_tokens() -> None:
 
 @pytest.mark.parametrize("max_tokens", [1, 2])
 def test_max_tokens_must_leave_room_for_a_text(max_tokens: int) -> None:
-    with pytest.raises(ModelError, match=f"max_tokens is {max_tokens}, which leaves no room"):
+    with pytest.raises(
+        ModelError, match=f"expected max_tokens to leave room for a text, got {max_tokens};"
+    ):
         TextTokenizer(tiny.TOKENIZER, max_tokens)
 
 
@@ -234,13 +236,13 @@ def sequence(*steps: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("normalizer", "message"),
     [
-        (replace_with("a" * 17), "makes texts up to 17 times as long, but should at most 16 times"),
+        (replace_with("a" * 17), "makes texts at most 16 times as long, got up to 17 times"),
         (replace_with("a" * 16, Regex="a"), "up to 17 times"),
         (sequence(*[replace_with("aa")] * 40), f"up to {2**40} times"),
         (sequence(sequence(replace_with("aaa")), sequence(replace_with("a" * 6))), "up to 18"),
         (charsmap(b"x" * 2000), "up to 32 times"),
         ({"type": "Prepend", "prepend": "x" * 2000}, "up to 32 times"),
-        (sequence(*[{"type": "Lowercase"}] * 65), "has 65 steps, but should have at most 64"),
+        (sequence(*[{"type": "Lowercase"}] * 65), "a normalizer of at most 64 steps, got 65"),
     ],
 )
 def test_a_normalizer_that_could_fill_the_memory_is_refused(
@@ -265,7 +267,7 @@ def test_normalizers_like_the_real_ones_are_taken(normalizer: dict[str, Any] | N
 
 def test_a_word_that_would_take_minutes_is_refused() -> None:
     model = {**json.loads(tiny.TOKENIZER)["model"], "max_input_chars_per_word": 2**31}
-    with pytest.raises(ModelError, match="max_input_chars_per_word is 2147483648, but should be"):
+    with pytest.raises(ModelError, match="max_input_chars_per_word of at most 256, got 2147483648"):
         TextTokenizer(changed(model=model), 8)
 
 

@@ -152,14 +152,14 @@ def _proven(path: Path, provider: str, encoder: Encoder) -> Measurement:
     file = read(path)
     if not file.probes:
         return Measurement(str(path), provider)
-    verdict = verify(file, encoder)
-    reference = float(np.mean([probe.reference for probe in verdict.probes]))
+    result = verify(file, encoder)
+    reference = float(np.mean([probe.reference for probe in result.probes]))
     return Measurement(
         str(path),
         provider,
-        cosine=round(verdict.cosine, 6),
+        cosine=round(result.cosine, 6),
         cosine_fp32=round(reference, 6),
-        problem="" if verdict.holds else "wrong vectors: the probes do not hold",
+        problem="" if result.holds else "wrong vectors: the probes do not hold",
     )
 
 

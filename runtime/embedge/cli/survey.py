@@ -51,12 +51,12 @@ def _trial(file: ModelFile, name: str, threads: int | None) -> Trial:
     try:
         encoder = Encoder(file.path, providers=name, threads=threads)
         load = time.perf_counter() - start
-        verdict = verify(file, encoder)
-        if not verdict.holds:
+        result = verify(file, encoder)
+        if not result.holds:
             wrong = "the probes do not hold; 'embedge verify' shows them one by one"
-            return Trial(name, verdict.cosine, load, problem=wrong)
+            return Trial(name, result.cosine, load, problem=wrong)
         texts = [probe.text for probe in file.probes]
-        return Trial(name, verdict.cosine, load, _texts_per_second(encoder, texts))
+        return Trial(name, result.cosine, load, _texts_per_second(encoder, texts))
     except (ModelError, ProviderError) as error:
         return Trial(name, problem=str(error))
 

@@ -48,19 +48,19 @@ def run(arguments: argparse.Namespace) -> int:
     file = read(model_path(arguments.file) or default_model())
     if arguments.providers == "all":
         return _survey(file, arguments.json)
-    verdict = verify(file, Encoder(file.path, providers=arguments.providers))
+    result = verify(file, Encoder(file.path, providers=arguments.providers))
     if arguments.json:
-        print_json(verdict.describe(), indent=2)
-        return 0 if verdict.holds else 1
+        print_json(result.describe(), indent=2)
+        return 0 if result.holds else 1
     print("file's own  source fp32  text")
-    for probe in verdict.probes:
+    for probe in result.probes:
         text = probe.text if len(probe.text) <= 60 else probe.text[:57] + "..."
         print(f"{probe.output:10.6f}  {probe.reference:11.6f}  {printable(text)}")
-    word = "hold" if verdict.holds else "DO NOT HOLD"
+    word = "hold" if result.holds else "DO NOT HOLD"
     print(f"The probes {word}: cosine to the file's own vectors at least {MIN_COSINE}.")
-    if not verdict.holds:
-        print(f"This machine gives {verdict.difference()}.")
-    return 0 if verdict.holds else 1
+    if not result.holds:
+        print(f"This machine gives {result.difference()}.")
+    return 0 if result.holds else 1
 
 
 def _verify_vectors(path: Path, as_json: bool) -> int:

@@ -1,4 +1,4 @@
-"""The model card of a file, as Markdown: made of nothing but what the file says of itself."""
+"""The model card of a file, as Markdown, from its own metadata."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -7,7 +7,7 @@ from typing import Any
 from embedge.modelfile.file import ModelFile
 from embedge.modelfile.settings import dumps
 
-# What some keys of a report mean; the others say it themselves.
+# What some keys of a report mean; the others are self-explanatory.
 _FIGURES = {
     "anisotropy": "mean cosine of unrelated texts",
     "probes": "texts compared",
@@ -22,15 +22,15 @@ query = encoder.encode_query("Who is eating?")
 documents = encoder.encode_document(["A man is eating food.", "It rains."])
 print(encoder.similarity(query, documents))
 """
-# What Markdown, HTML or a table might take for its own; some only where it begins a link or stress.
+# What Markdown or HTML may interpret; some characters only where a link or emphasis may begin.
 _MARKUP = re.compile(r"""[^\w "'()+,./:;=?%-]|:(?=/)|(?<=www)\.|(?<![^\W_])_|_(?![^\W_])""")
 
 
 def card(file: ModelFile) -> str:
     """A page in Markdown: what the model is, how it is used, what its export measured.
 
-    The file's own words are shown as they are: none of them leaves its line or is read as markup,
-    save that some readers of Markdown make a link of an e-mail address.
+    The file's strings are escaped: none spans lines or is interpreted as markup, except that some
+    renderers of Markdown turn an e-mail address into a link.
     """
     settings = file.settings
     return f"""\
@@ -52,7 +52,7 @@ What its export measured:
 
 
 def _properties(file: ModelFile) -> dict[str, str]:
-    """What the file says of itself, by name; values are plain text already."""
+    """The properties of the file by name; values are escaped already."""
     settings = file.settings
     properties = {
         "dim": settings.dim,
@@ -91,12 +91,12 @@ def _measured(report: Mapping[str, Any]) -> dict[str, str]:
 
 
 def printable(value: Any) -> str:
-    """A value as text that cannot command a terminal: a newline or an escape is spelled out."""
+    """A value as text that cannot control a terminal: control characters are escaped."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(value))
 
 
 def _table(rows: Mapping[str, str]) -> Iterator[str]:
-    """The lines of a table of names, still to be made plain, and values, which are."""
+    """The lines of a table; names are escaped here, values already are."""
     yield "| | |\n|---|---|\n"
     for name, value in rows.items():
         yield f"| {_plain(name.replace('_', ' '))} | {value} |\n"

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
-# SHA-256 over the graph with its weights, the tokenizer and the settings. `read` computes it of
-# every file, so comparing costs nothing. It notices a file that was swapped, patched or left over
-# from another version; not one who can change this line as well.
+# SHA-256 over the graph with its weights, the tokenizer and the settings. `read` computes it for
+# every file, so comparing costs nothing. It detects a file that was replaced, patched or left over
+# from another version; not an attacker who can change this line as well.
 DEFAULT_FINGERPRINT = "a58c5cf22b7c57552a779c53baf934b320dd575ddf033575db64d647863877f0"
 
 
-# What carries the model where a bundler was kept from finding it.
+# The options that add the model to a bundle whose bundler was kept from finding it.
 _BUNDLE_AGAIN = (
     "build it again with PyInstaller's --collect-data embedge, Nuitka's "
     "--include-package-data=embedge or cx_Freeze's --packages=embedge"

@@ -1,4 +1,4 @@
-"""The on-disk contract: one .onnx file that carries all that its user needs.
+"""The on-disk contract: one .onnx file that holds everything it needs.
 
 The exporter writes through `metadata`, the runtime reads through `read`; docs/file-format.md
 describes the bytes for readers in other languages. Format 1:
@@ -88,7 +88,7 @@ def read(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> ModelFile
 def _bytes(path: Path) -> memoryview:
     try:
         size = _size(path)
-        # NumPy's memory comes in large pages where the system has them: a third of the time.
+        # NumPy allocates large pages where the system has them: reading takes a third of the time.
         data, filled = np.empty(size, np.uint8).data, 0
         with path.open("rb", buffering=0) as stream:
             while read := stream.readinto(data[filled:]):  # not always all at once
@@ -111,7 +111,10 @@ def _size(path: Path) -> int:
         raise ModelError("this is a folder; give the path of the .onnx file itself")
     size = path.stat().st_size
     if size > _MAX_FILE_BYTES:
-        raise ModelError(f"{size} bytes, but an ONNX file has at most {_MAX_FILE_BYTES}")
+        raise ModelError(
+            f"expected at most {_MAX_FILE_BYTES:,} bytes, as an ONNX file has, got {size:,}; give "
+            "the path of a model file"
+        )
     if not path.is_file():
         raise ModelError("this is a device or a pipe; give the path of a file")
     if size == 0:
@@ -180,7 +183,7 @@ def fingerprint(
 
     Hashed in this order, each part after its length as 8 bytes, little endian: the serialized
     graph; the opsets as JSON; tokenizer.json; the deciding settings as JSON. Names, licenses,
-    probes and the report are left out: they may change and no vector does.
+    probes and the report are left out: they may change without changing a vector.
     """
     decisive = asdict(settings)
     parts = [
@@ -205,7 +208,7 @@ def _check_format(values: Mapping[str, str]) -> None:
         )
     if not re.fullmatch(r"[1-9][0-9]{0,8}", version):
         raise ModelError(
-            f"the file's format should be a number, but is {version[:20]!r}; export it again"
+            f"expected embedge.format to be a number, got {version[:20]!r}; export it again"
         )
     if int(version) > FORMAT:
         raise ModelError(
@@ -226,8 +229,8 @@ def _unpack_tokenizer(text: str) -> str:
         raw = inflate.decompress(base64.b64decode(text, validate=True), _MAX_TOKENIZER_BYTES)
         if not inflate.eof:
             raise ModelError(
-                f"the tokenizer is truncated or larger than {_MAX_TOKENIZER_BYTES} bytes; "
-                "do not use the file"
+                f"expected a tokenizer of at most {_MAX_TOKENIZER_BYTES:,} bytes, got a larger or "
+                "a truncated one; fetch or export it again"
             )
         return raw.decode("utf-8")
     except (binascii.Error, ValueError, zlib.error) as error:

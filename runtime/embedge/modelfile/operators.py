@@ -1,7 +1,7 @@
 """The operators that the graph of a model file may use: what encoders of text are made of.
 
-Each gives tensors from tensors and nothing else. Left out is whatever could open a file, run for
-ever, draw random numbers, work on strings or sequences, or reach code outside the two domains.
+Each computes tensors from tensors and nothing else. Operators are left out that could open a file,
+run forever, draw random numbers, work on strings or sequences, or call code of other domains.
 """
 
 from embedge.errors import ModelError
@@ -39,8 +39,8 @@ def check_domain(domain: str) -> None:
     """Raise ModelError unless ``domain`` is one of the two."""
     if canonical_domain(domain) not in _ALLOWED:
         raise ModelError(
-            f"the graph uses operators of the domain {domain!r}; a model file uses only onnx's own "
-            "and com.microsoft; do not use it, or export the model again with embedge export"
+            f"expected operators of onnx's own domain and com.microsoft, got the domain "
+            f"{domain!r}; export the model again with embedge export"
         )
 
 
@@ -49,6 +49,6 @@ def check_operator(domain: str, name: str) -> None:
     check_domain(domain)
     if name not in _ALLOWED[canonical_domain(domain)]:
         raise ModelError(
-            f"the graph uses the operator {name}, which a model file may not use; "
-            "do not use it, or export the model again with embedge export"
+            f"the graph uses the operator {name}, which a model file may not use; export the model "
+            "again with embedge export"
         )

@@ -1,4 +1,4 @@
-"""The probes of a model file: texts whose token ids and vectors prove it on another machine."""
+"""The probes of a model file: texts with token ids and vectors, its self-test on any machine."""
 
 import base64
 from collections.abc import Sequence

@@ -42,8 +42,8 @@ def spans(buffer: memoryview) -> Iterator[tuple[int, Value, memoryview]]:
             raise not_onnx(f"a field has the wire type {kind}")
         if size > end - position:
             raise ModelError(
-                f"the file is truncated, damaged or not an ONNX model: a field of {size} bytes is "
-                f"announced where {end - position} are left; fetch or export it again"
+                f"the file is truncated, damaged or not an ONNX model: a field declares "
+                f"{size} bytes where {end - position} are left; fetch or export it again"
             )
         value = buffer[position : position + size] if kind == _BYTES else None
         position += size

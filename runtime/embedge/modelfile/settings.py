@@ -59,7 +59,7 @@ class ModelSettings:
         suffix_ids: token ids behind every text.
         similarity: "cosine", "dot", "euclidean" or "manhattan".
         matryoshka_dims: dims that the model was trained to be truncated to.
-        default_dim: components that an ``Encoder`` gives unless told another ``dim``; None is all.
+        default_dim: components that an ``Encoder`` gives unless given another ``dim``; None is all.
         source: repository, revision, weights_sha256 and architecture of what was exported.
         license: SPDX identifier of the weights' license.
         min_onnxruntime: the lowest onnxruntime that runs the file, for example "1.17".
@@ -102,11 +102,14 @@ class ModelSettings:
         default = values["default_prompt"]
         if default is not None and default not in values["prompts"]:
             raise ModelError(
-                f"the file's default prompt {default!r} is not one of the file's prompts"
+                f"the file's default prompt {default!r} is not one of its prompts; export it again"
             )
         dim, default_dim = values["dim"], values["default_dim"]
         if (default_dim or 1) > dim:
-            raise ModelError(f"the file's default_dim {default_dim} is more than its dim {dim}")
+            raise ModelError(
+                f"expected default_dim of at most {dim}, the file's dim, got {default_dim}; "
+                "export it again"
+            )
         transformer = _checked(values["transformer"], _TRANSFORMER_TYPES, "transformer.")
         return cls(**values | {"transformer": TransformerSettings(**transformer)})
 
@@ -135,7 +138,7 @@ def _object(value: Any, item: Callable[[Any], bool]) -> bool:
     return isinstance(value, dict) and all(map(item, value.values()))
 
 
-# What a value may be, by the phrase that an error says it with.
+# What a value may be, by the phrase that names it in an error.
 _KINDS: dict[str, Callable[[Any], bool]] = {
     "a string": _string,
     "a string or null": lambda value: value is None or _string(value),
@@ -195,7 +198,10 @@ def _checked(values: Mapping[str, Any], types: Mapping[str, str], where: str) ->
     for key, kind in types.items():
         if key not in values or not _KINDS[kind](values[key]):
             got = repr(values[key])[:60] if key in values else "nothing"
-            raise ModelError(f"the file's setting {where + key!r} should be {kind}, but is {got}")
+            raise ModelError(
+                f"expected the file's setting {where + key!r} to be {kind}, got {got}; export it "
+                "again"
+            )
         value = values[key]
         found[key] = tuple(value) if isinstance(value, list) else value
     return found
@@ -218,7 +224,10 @@ def loads(text: str, key: str, kind: type) -> Any:
     except (ValueError, RecursionError) as error:
         raise ModelError(f"embedge.{key} is not valid JSON ({error}); export it again") from None
     if not isinstance(value, kind):
-        raise ModelError(f"embedge.{key} should be a JSON {kind.__name__}; export it again")
+        raise ModelError(
+            f"expected embedge.{key} to be a JSON {kind.__name__}, got {type(value).__name__}; "
+            "export it again"
+        )
     return value
 
 

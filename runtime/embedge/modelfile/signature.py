@@ -19,15 +19,16 @@ def check_signature(walked: Walked, settings: ModelSettings) -> None:
     """Raise ModelError unless the graph takes INPUTS and gives OUTPUTS, as ``settings`` say."""
     if _unlike(walked.inputs, dict.fromkeys(INPUTS, (_INT64, None, None))):
         raise ModelError(
-            f"the graph should take {' and '.join(INPUTS)}, int64 (batch, sequence), "
-            f"but takes {_show(walked.inputs)}"
+            f"expected the inputs {' and '.join(INPUTS)}, int64 (batch, sequence), "
+            f"got {_show(walked.inputs)}; export the model again"
         )
     hidden, dim = settings.transformer.hidden_size, settings.dim
     wanted = {HIDDEN: (_FLOAT32, None, None, hidden), OUTPUT: (_FLOAT32, None, dim)}
     if _unlike(walked.outputs, wanted):
         raise ModelError(
-            f"the graph should give {HIDDEN}, float32 (batch, sequence, {hidden}), and {OUTPUT}, "
-            f"float32 (batch, {dim}), as its settings say, but gives {_show(walked.outputs)}"
+            f"expected the outputs {HIDDEN}, float32 (batch, sequence, {hidden}), and {OUTPUT}, "
+            f"float32 (batch, {dim}), as the settings say, got {_show(walked.outputs)}; export the "
+            "model again"
         )
 
 

@@ -12,7 +12,7 @@ _FIXED_WIDTH = {TensorProto.FLOAT_DATA: 4, TensorProto.DOUBLE_DATA: 8}  # bytes 
 
 
 class Tensor:
-    """What a TensorProto says; every occurrence of a field counts, as readers differ in theirs.
+    """The fields of a TensorProto; every occurrence counts, as readers differ in which they take.
 
     Attributes:
         name: its name.
@@ -35,11 +35,12 @@ class Tensor:
         return self._raw[0] if self._plain and len(self._raw) == self._names == 1 else None
 
     def add(self, number: int, value: Value) -> None:
-        """Take note of a field; raises ModelError for one of the wrong wire type."""
+        """Record a field; raises ModelError for one of the wrong wire type."""
         if number == TensorProto.DIMS:
             if len(self.dims) + count_numbers(value) > _MAX_RANK:
                 raise ModelError(
-                    f"a tensor has more than {_MAX_RANK} dimensions; do not use the file"
+                    f"expected tensors of at most {_MAX_RANK} dimensions, got more; export the "
+                    "model again"
                 )
             self.dims += numbers(value)
         elif number == TensorProto.DATA_TYPE and isinstance(value, int):
@@ -65,9 +66,8 @@ class Tensor:
         """Refuse a tensor unless it stores, once, as many elements as its shape says."""
         if len(self.elem_types) != 1 or self.elem_types[0] not in BITS or len(self._stored) > 1:
             raise ModelError(
-                f"a tensor of the types {self.elem_types} has {len(self._stored)} sets of values, "
-                "but should have one type of number and one set; do not use the file, or export "
-                "the model again"
+                "expected a tensor with one numeric type and one set of values, got the types "
+                f"{self.elem_types} and {len(self._stored)} sets; export the model again"
             )
         for size in self.dims:
             check_dimension(size)
@@ -77,8 +77,8 @@ class Tensor:
             expected, unit = -(-expected * BITS[self.elem_types[0]] // 8), "bytes"
         if found != expected:
             raise ModelError(
-                f"a tensor of the shape {self.dims} stores {found} {unit}, but should store "
-                f"{expected}; fetch the file or export the model again"
+                f"expected {expected} {unit} in a tensor of shape {self.dims}, got {found}; fetch "
+                "the file or export the model again"
             )
 
 
@@ -87,6 +87,6 @@ def check_dimension(size: int) -> None:
     if size > _MAX_DIMENSION:  # a negative one is 2**63 and more here
         signed = size - 2**64 if size >= 2**63 else size
         raise ModelError(
-            f"a tensor's shape has the dimension {signed}, but should have 0 to {_MAX_DIMENSION}; "
-            "do not use the file"
+            f"expected dimensions from 0 to {_MAX_DIMENSION} in a tensor's shape, got {signed}; "
+            "export the model again"
         )

@@ -1,6 +1,6 @@
 """A model file as the folder of files that other tools load.
 
-Every file is made from the model file alone: its bytes, tokenizer.json and its settings.
+Every file is made from the model file: its bytes, tokenizer.json and its settings.
 """
 
 import json
@@ -70,7 +70,7 @@ def unpack(file: ModelFile, folder: Path, readers: Sequence[str] = READERS) -> l
 def _write(file: ModelFile, folder: Path) -> list[Path]:
     texts = {"tokenizer.json": file.tokenizer_json}
     for name, value in configurations(file.settings).items():
-        # ASCII alone: some readers open these files in the encoding of the system.
+        # ASCII only: some readers open these files in the encoding of the system.
         texts[name] = json.dumps(value, indent=2) + "\n"
     for name, content in texts.items():
         path = folder / name
@@ -158,8 +158,8 @@ def _check(file: ModelFile, readers: Sequence[str]) -> None:
     for why in _problems(file):
         raise _refusal(file, readers, why, "run the file itself, see docs/file-format.md")
     for why in _problems_of_others(file.settings) if others else ():
-        alone = f"unpack it for {SENTENCE_TRANSFORMERS} alone, with --for {SENTENCE_TRANSFORMERS}"
-        raise _refusal(file, others, why, alone)
+        instead = f"unpack it with --for {SENTENCE_TRANSFORMERS}"
+        raise _refusal(file, others, why, instead)
 
 
 def _refusal(file: ModelFile, readers: Sequence[str], why: str, instead: str) -> ModelError:

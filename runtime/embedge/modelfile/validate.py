@@ -1,6 +1,7 @@
 """Walk an ONNX file's protobuf bytes once: refuse it, or describe it and find its weights.
 
-Values of weights are skipped, so a file is judged in milliseconds, before onnxruntime sees a byte.
+Values of weights are skipped, so a file is validated in milliseconds, before onnxruntime sees a
+byte.
 
 Protobuf readers merge repeated fields and let the last scalar win. Therefore every occurrence is
 checked here, never only the first or the last: what passes is safe under any reader's choice.
@@ -101,7 +102,7 @@ def walk(data: bytes | memoryview) -> Walked:
 
     Raises:
         ModelError: the bytes end early, are not an ONNX model, keep data in another file, use an
-            operator or a construct that a model file of ours never has, or announce tensors
+            operator or a construct that a model file of ours never has, or declare tensors
             larger than what they store.
     """
     walker = _Walker()
@@ -122,7 +123,9 @@ class _Walker:
         for found in spans(buffer):
             self._fields_left -= 1
             if self._fields_left < 0:
-                raise ModelError(f"the file has more than {_MAX_FIELDS} fields; do not use it")
+                raise ModelError(
+                    f"expected at most {_MAX_FIELDS} fields in a file, got more; export it again"
+                )
             yield found
 
     def _fields(self, buffer: memoryview) -> Iterator[tuple[int, Value]]:
@@ -139,7 +142,7 @@ class _Walker:
                 self._metadata(message(value))
             elif number in _REFUSED:
                 raise ModelError(
-                    f"the file has {_REFUSED[number]}, which no model file has; do not use it"
+                    f"the file has {_REFUSED[number]}, which no model file has; export it again"
                 )
             else:
                 found.rest.append(whole)
@@ -152,7 +155,7 @@ class _Walker:
         if not graphs or not found.ir_version:
             raise not_onnx("it has no graph")
         if graphs > 1:  # readers would merge them
-            raise ModelError(f"the file has {graphs} graphs, but should have one; do not use it")
+            raise ModelError(f"expected one graph, got {graphs}; export the model again")
 
     def _opset(self, buffer: memoryview) -> None:
         domain, version = "", 0
@@ -165,8 +168,8 @@ class _Walker:
         domain = canonical_domain(domain)
         if domain in self.found.opsets:  # which of them counts would be the reader's choice
             raise ModelError(
-                f"the file imports the operator set {domain or 'ai.onnx'} twice; do not use it, or "
-                "export the model again"
+                f"the file imports the operator set {domain or 'ai.onnx'} twice; export the model "
+                "again"
             )
         self.found.opsets[domain] = version
 
@@ -178,13 +181,13 @@ class _Walker:
             elif number == StringStringEntryProto.VALUE:
                 entry = text(value)
         if key in self.found.metadata:
-            raise ModelError(f"the file has the metadata key {key!r} twice; do not use it")
+            raise ModelError(f"the file has the metadata key {key!r} twice; export it again")
         self.found.metadata[key] = entry
 
     def _graph(self, buffer: memoryview, depth: int) -> None:
         if depth > _MAX_GRAPH_DEPTH:
             raise ModelError(
-                f"the graph is nested more than {_MAX_GRAPH_DEPTH} deep; do not use it"
+                f"expected graphs nested at most {_MAX_GRAPH_DEPTH} deep, got more; export it again"
             )
         found = self.found
         for number, value, whole in self._spans(buffer):
@@ -206,7 +209,9 @@ class _Walker:
         if depth > 0:
             return
         if tensor.name in self._weights:  # which of them counts would be the reader's choice
-            raise ModelError(f"the graph has two weights named {tensor.name!r}; do not use it")
+            raise ModelError(
+                f"the graph has two weights named {tensor.name!r}; export the model again"
+            )
         self._weights.add(tensor.name)
         if tensor.values is not None:
             shape, values = tuple(tensor.dims), tensor.values
@@ -216,7 +221,9 @@ class _Walker:
     def _node(self, buffer: memoryview, depth: int) -> None:
         self._nodes_left -= 1
         if self._nodes_left < 0:
-            raise ModelError(f"the graph has more than {_MAX_NODES} nodes; do not use it")
+            raise ModelError(
+                f"expected at most {_MAX_NODES} nodes, got more; export the model again"
+            )
         names, domains = [], []
         for number, value in self._fields(buffer):
             if number == NodeProto.OP_TYPE:
@@ -259,7 +266,7 @@ class _Walker:
         for number, value in self._fields(buffer):
             if number in SparseTensorProto.TENSORS:
                 self._tensor(message(value))
-        raise ModelError("the file has a sparse tensor, which no model file has; do not use it")
+        raise ModelError("the file has a sparse tensor, which no model file has; export it again")
 
     def _tensor_spec(self, buffer: memoryview) -> TensorSpec:
         """Read a ValueInfoProto of a tensor."""

@@ -1,8 +1,8 @@
-"""A model without its weights, and the weights where they lie in the file.
+"""A model without its weights, and its weights as views of the file.
 
 Given a whole file, onnxruntime parses it into messages and copies these into tensors: for a moment
-every weight is there three times. Given the model alone, and the weights as arrays, it copies them
-once, and in less time.
+there are three copies of every weight. Given the model without its weights, and the weights as
+arrays, it copies them once, and in less time.
 """
 
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ from embedge.modelfile.validate import Initializer, Walked
 # Smaller ones stay in the model, for shapes are inferred from them.
 _SMALLEST = 1024  # bytes
 _DTYPES = {FLOAT32: np.float32, UINT8: np.uint8, INT8: np.int8, FLOAT16: np.float16}
-# Of a file that nobody opens: onnxruntime is given an array in its place.
+# The name of a file that is never opened: onnxruntime is given an array in its place.
 _PLACE = encode(StringStringEntryProto.KEY, b"location") + encode(
     StringStringEntryProto.VALUE, b"embedge"
 )
@@ -38,7 +38,7 @@ class Parts:
     """A model file in two parts.
 
     Attributes:
-        model: a serialized ModelProto whose large initializers are said to be elsewhere.
+        model: a serialized ModelProto whose large initializers are marked as external data.
         weights: those initializers by name, views of the file's bytes: not always aligned.
     """
 
@@ -69,7 +69,7 @@ def _array(weight: Initializer) -> NDArray[Any]:
 
 
 def _elsewhere(weight: Initializer) -> bytes:
-    """The graph's field for a weight, which says that the values are in another file."""
+    """The graph's field for a weight, marked as external data."""
     tensor = [encode(TensorProto.DIMS, size) for size in weight.shape] + [
         encode(TensorProto.DATA_TYPE, weight.elem_type),
         encode(TensorProto.NAME, weight.name.encode()),

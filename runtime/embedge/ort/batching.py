@@ -12,8 +12,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-# Tokens of one micro-batch. More, up to 2048, make no short text faster, and two long ones at once
-# are 4 % slower than one by one: their attention leaves the cache (the default model, AMD Zen 4).
+# Tokens of one micro-batch. Larger budgets, up to 2048, make short texts no faster, and two long
+# texts in one batch are 4 % slower than one by one: their attention exceeds the cache (default
+# model, AMD Zen 4).
 TOKEN_BUDGET = 384
 
 
@@ -41,7 +42,7 @@ class Waiting:
     """
 
     def __init__(self, budget: int = TOKEN_BUDGET) -> None:
-        """``budget`` is how many tokens a micro-batch may hold; a longer sequence is alone."""
+        """``budget``: tokens of a micro-batch; a longer sequence is one of its own."""
         self._budget = budget
         self._groups: dict[int, deque[TokenSequence]] = {}
         self.tokens = 0

@@ -1,7 +1,7 @@
 """Calls into native code (onnxruntime, tokenizers), and what has to wait until none is running.
 
 A forked process has no thread but the one that forked: a lock inside onnxruntime that another
-thread held at that moment would stay locked in it for ever. And a thread that is in native code
+thread held at that moment would stay locked in it forever. And a thread that is in native code
 when the interpreter ends makes the process abort. So both wait, and no call starts meanwhile.
 
 Nothing is counted or marked, as an interrupt (Ctrl-C) between a call and its mark would leave the

@@ -1,4 +1,4 @@
-"""A checked file to onnxruntime's own session: options, weights, threads, and what can fail."""
+"""Create onnxruntime's session from a checked file: options, weights, threads and errors."""
 
 from functools import partial
 
@@ -10,7 +10,7 @@ from embedge.modelfile.weights import Parts, split
 from embedge.ort.fork_guard import ort_call
 from embedge.ort.providers import CPU, Choice, configure, ort, short_name
 
-# onnxruntime prints from this level up: 4 is fatal. What goes wrong reaches the caller anyway.
+# onnxruntime prints from this level up: 4 is fatal. Errors reach the caller as exceptions.
 _LOG_SEVERITY = 4
 
 # Nodes whose inputs are constants run when a graph is loaded. Bytes that one may give: so many for
@@ -20,7 +20,7 @@ _MAX_FOLDED = 64 * 2**20
 
 
 def instead_of(file: ModelFile) -> str:
-    """What to do where a provider is no good for ``file``."""
+    """What to use instead of a provider that cannot run ``file`` correctly."""
     if file.settings.quantization == "fp16":
         return "use providers='cpu', other options, or another version of the provider"
     return (
@@ -29,7 +29,7 @@ def instead_of(file: ModelFile) -> str:
     )
 
 
-# What the exceptions of onnxruntime say when an allocation failed.
+# What the messages of onnxruntime contain when an allocation failed.
 _NO_MEMORY = ("bad_alloc", "Failed to allocate memory", "cannot allocate memory", "out of memory")
 
 
@@ -61,7 +61,7 @@ def _options(threads: int, size: int) -> ort.SessionOptions:
 
 
 def load_session(file: ModelFile, choices: list[Choice], threads: int) -> ort.InferenceSession:
-    """Load a file; where that many threads are not to be had, with one."""
+    """Load a file; with one thread where the system gives no more."""
     names = [choice.name for choice in choices]
     # Other providers may compile the graph, and look for the weights in it.
     parts = split(file.walked) if names == [CPU] else Parts(bytes(file.data), {})
@@ -80,7 +80,7 @@ def load_session(file: ModelFile, choices: list[Choice], threads: int) -> ort.In
                 f"{file.path}: onnxruntime cannot load it: {one_line(error)}"
             ) from error
         raise ProviderError(
-            f"{file.path}: {', '.join(map(short_name, names))} did not take it: "
+            f"{file.path}: {', '.join(map(short_name, names))} rejected it: "
             f"{one_line(error)}; {instead_of(file)}"
         ) from error
 
@@ -95,7 +95,7 @@ def _make(parts: Parts, size: int, choices: list[Choice], threads: int) -> ort.I
     providers = configure(options, choices)
 
     def make() -> ort.InferenceSession:
-        # Without its fallback, which says on standard output that it goes on with the CPU.
+        # Without its fallback, which prints on standard output that it continues on the CPU.
         return ort.InferenceSession(parts.model, options, providers=providers, enable_fallback=0)
 
     try:
@@ -112,7 +112,7 @@ def _make(parts: Parts, size: int, choices: list[Choice], threads: int) -> ort.I
 
 
 def out_of_memory(error: Exception) -> ResourceError | None:
-    """Our error where ``error`` says that memory has run out."""
+    """The ResourceError for an ``error`` of a failed allocation; None for others."""
     text = one_line(error)
     if not isinstance(error, MemoryError) and not any(sign in text for sign in _NO_MEMORY):
         return None

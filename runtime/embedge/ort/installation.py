@@ -1,8 +1,8 @@
-"""Why onnxruntime cannot be imported, in words, and what to do about it."""
+"""Messages for a failed import of onnxruntime: why, and what to do."""
 
 import sys
 
-# What the message of an ImportError holds, and what is to be said then.
+# Part of an ImportError's message, and the cause and remedy to report for it.
 _REMEDIES = (
     (
         "DLL load failed",
@@ -29,13 +29,13 @@ _REMEDIES = (
 )
 _OTHERWISE = "reinstall it: python -m pip install --force-reinstall onnxruntime"
 _IN_PART = (
-    "onnxruntime is installed in part only: two of its wheels were installed together, and one was "
+    "onnxruntime is installed only in part: two of its wheels were installed together, and one was "
     "removed. " + _OTHERWISE[0].upper() + _OTHERWISE[1:]
 )
 
 
 def import_problem(error: ImportError | None) -> str:
-    """What to say of an ``error`` of the import, or of a package that holds nothing for None."""
+    """The message for an ``error`` of the import; None: the package is an empty folder."""
     if error is None:
         return _IN_PART
     text = " ".join(str(error).split())

@@ -49,14 +49,14 @@ def read_model(model: ModelPath) -> ModelFile:
 def load(file: ModelFile, providers: "Providers", threads: int) -> "tuple[TextTokenizer, Session]":
     """Make the tokenizer and the session of a file.
 
-    A provider other than the CPU has to give the vectors that the file says. The verdict is kept
-    in the session, never on disk. Where "auto" has chosen a provider that does not work, it warns
-    and goes on with the CPU.
+    A provider other than the CPU has to reproduce the file's probes. The result is kept in the
+    session, never on disk. Where "auto" has chosen a provider that does not work, it warns
+    and falls back to the CPU.
 
     Raises:
         ModelError: the tokenizer is damaged, onnxruntime is too old for the file, or cannot load
             its graph.
-        ProviderError: a provider is not available, did not take the model, or gives wrong vectors.
+        ProviderError: a provider is not available, rejected the model, or gives wrong vectors.
         InstallationError: onnxruntime cannot be imported.
         ResourceError: there is not enough memory.
     """
@@ -73,7 +73,7 @@ def load(file: ModelFile, providers: "Providers", threads: int) -> "tuple[TextTo
     except ProviderError as error:
         if providers != "auto":
             raise
-        warn(f"providers='auto' goes on with the CPU: {error}", RuntimeWarning)
+        warn(f"providers='auto' falls back to the CPU: {error}", RuntimeWarning)
         session = Session(file, "cpu", threads)
     return tokenizer, session
 
@@ -92,11 +92,11 @@ def _check_version(file: ModelFile, installed: str) -> None:
 
 
 def _verified(session: "Session", file: ModelFile, tokenizer: TextTokenizer) -> "Session":
-    from embedge.ort.probes import prove
+    from embedge.ort.probes import self_test
     from embedge.ort.providers import CPU
 
     if session.providers != [CPU]:
-        session.self_test = prove(file, tokenizer, session)
+        session.self_test = self_test(file, tokenizer, session)
     return session
 
 

@@ -1,4 +1,4 @@
-"""What the C library's allocator keeps of freed memory: given back to the system where it can."""
+"""Return freed memory, which the C library's allocator keeps, to the system."""
 
 import ctypes
 import sys
@@ -6,7 +6,7 @@ from contextlib import suppress
 
 
 def release_free_memory() -> None:
-    """Give memory that is freed but still held by this process back to the system.
+    """Return memory that is freed but still held by the allocator to the system.
 
     Some hundred megabytes stay resident otherwise after a model is gone. Does nothing where the
     allocator has no such function, such as musl's.

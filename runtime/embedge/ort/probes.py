@@ -1,4 +1,4 @@
-"""The probes of a model file, run on this machine: to ask, and to load what has to prove itself."""
+"""Run the probes of a model file: for `embedge verify`, and as the self-test of a provider."""
 
 import warnings
 from dataclasses import asdict, dataclass
@@ -46,8 +46,8 @@ class ProbeResult:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What the probes say of a file on this machine."""
+class SelfTestResult:
+    """What a file's probes give on this machine."""
 
     probes: tuple[ProbeResult, ...]
 
@@ -58,27 +58,27 @@ class Verdict:
 
     @property
     def cosine(self) -> float:
-        """The smallest cosine to the file's own vectors; not a number where one of them is not."""
+        """The smallest cosine to the file's own vectors; NaN where one of them is NaN."""
         return float(np.min([probe.output for probe in self.probes]))
 
     def difference(self) -> str:
-        """What is wrong, in words: token ids first, as no vector is right without them."""
+        """What differs, for a message: token ids first, as all vectors depend on them."""
         ids = [probe for probe in self.probes if not probe.same_ids]
         wrong = ids or [probe for probe in self.probes if not probe.holds]
         what = "token ids" if ids else "vectors"
-        said = f"wrong {what} for {len(wrong)} of {len(self.probes)} probes"
+        text = f"wrong {what} for {len(wrong)} of {len(self.probes)} probes"
         if ids:
-            return f"{said} (the first: {wrong[0].text[:40]!r})"
+            return f"{text} (the first: {wrong[0].text[:40]!r})"
         cosines = [f"{probe.output:.6f} ({probe.text[:40]!r})" for probe in wrong]
-        return f"{said}: cosine to the file's own {cosines[0]}, but at least {MIN_COSINE} is needed"
+        return f"{text}: cosine to the file's own {cosines[0]}, but at least {MIN_COSINE} is needed"
 
     def describe(self) -> dict[str, Any]:
-        """The verdict, ready for JSON."""
+        """The result, ready for JSON."""
         return {"holds": self.holds, "min_cosine": MIN_COSINE, **asdict(self)}
 
 
 class Encodes(Protocol):
-    """What can be verified: an Encoder, say."""
+    """What can be verified, for example an Encoder."""
 
     def encode(self, texts: list[str], /, *, prompt: str | None = None) -> NDArray[np.float32]:
         """Vectors of texts, float32 (n, dim)."""
@@ -90,8 +90,8 @@ def probe_ids(tokenizer: TextTokenizer, prompt: str, text: str) -> tuple[int, ..
     return tuple(sequences(tokenizer, [text], 0, "truncate", prompt).ids[0])
 
 
-def verify(file: ModelFile, encoder: Encodes) -> Verdict:
-    """Encode a file's probes and compare them with what the file says.
+def verify(file: ModelFile, encoder: Encodes) -> SelfTestResult:
+    """Encode a file's probes and compare the vectors with those in the file.
 
     Vectors that an Encoder has cut to its ``dim`` are compared with the file's cut likewise.
 
@@ -103,7 +103,9 @@ def verify(file: ModelFile, encoder: Encodes) -> Verdict:
     tokenizer = TextTokenizer(file.tokenizer_json, file.settings.max_tokens)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TruncationWarning)  # one probe is meant to be truncated
-        return Verdict(tuple(_result(file, tokenizer, encoder, probe) for probe in file.probes))
+        return SelfTestResult(
+            tuple(_result(file, tokenizer, encoder, probe) for probe in file.probes)
+        )
 
 
 def _result(
@@ -120,7 +122,7 @@ def _result(
     return ProbeResult(probe.text, probe.prompt, ids == probe.ids, output, reference)
 
 
-def prove(file: ModelFile, tokenizer: TextTokenizer, session: Session) -> float:
+def self_test(file: ModelFile, tokenizer: TextTokenizer, session: Session) -> float:
     """The smallest cosine of the probes' vectors to the file's own, on a provider.
 
     Raises:
@@ -129,24 +131,28 @@ def prove(file: ModelFile, tokenizer: TextTokenizer, session: Session) -> float:
     name = short_name(session.providers[0])
     if not file.probes:
         raise ProviderError(
-            f"{file.path}: the file has no probes, so {name} cannot prove that its vectors are "
-            "right; export the file again, or use providers='cpu'"
+            f"{file.path}: the file has no probes, so the vectors of {name} cannot be "
+            "verified; export the file again, or use providers='cpu'"
         )
     try:
-        verdicts = [verify(file, _Direct(file, tokenizer, session, batch)) for batch in (1, 2)]
-    except ModelError as error:  # it took the graph, and cannot run it: a GPU without float16, say
+        results = [
+            verify(file, _SessionEncoder(file, tokenizer, session, batch)) for batch in (1, 2)
+        ]
+    except (
+        ModelError
+    ) as error:  # it loaded the graph and cannot run it: a GPU without float16, for example
         raise ProviderError(
             f"{file.path}: {name} cannot run it: {error}; {instead_of(file)}"
         ) from error
-    if all(verdict.holds for verdict in verdicts):
-        return min(verdict.cosine for verdict in verdicts)
-    wrong = next(verdict for verdict in verdicts if not verdict.holds)
+    if all(result.holds for result in results):
+        return min(result.cosine for result in results)
+    wrong = next(result for result in results if not result.holds)
     raise ProviderError(f"{file.path}: {name} gives {wrong.difference()}; {instead_of(file)}")
 
 
 @dataclass(frozen=True)
-class _Direct:
-    """The probes' own way to a session, one text at a time, as the last row of a small batch."""
+class _SessionEncoder:
+    """Encodes one text at a time with a session, as the last row of a small batch."""
 
     file: ModelFile
     tokenizer: TextTokenizer

@@ -1,10 +1,10 @@
-"""onnxruntime's execution providers: a table, and how a name becomes what a session is given.
+"""onnxruntime's execution providers: a table, and names resolved to what a session takes.
 
 A provider is either built into the installed onnxruntime, or a plugin: a package of its own, whose
 library is registered here when its provider is asked for, never before.
 
-This is the only importer of onnxruntime: telemetry has to be off before that. Since 1.29 its wheels
-would start a thread and write a device id under the user's cache folder.
+The only module that imports onnxruntime: telemetry has to be off before the import. Wheels since
+1.29 would start a thread and write a device id under the user's cache folder.
 """
 
 import importlib
@@ -85,7 +85,7 @@ PROVIDERS = {
         "OpenVINOExecutionProvider",
         f"{_PIP} 'embedge[openvino]'",
         plugin="onnxruntime_ep_openvino",
-        options={"num_of_threads": "1"},  # of each call; calls run side by side
+        options={"num_of_threads": "1"},  # of each call; calls run concurrently
         parallel=True,
     ),
     "coreml": Provider(
@@ -104,11 +104,11 @@ PROVIDERS = {
 }
 _SHORT = {provider.name: short for short, provider in PROVIDERS.items()}
 
-# Files of floating point numbers, as `ModelSettings.quantization` names them: int8 is the CPU's.
+# Files of floating point numbers, as `ModelSettings.quantization` names them: int8 runs on the CPU.
 _FLOATING = ("fp16", "fp32")
 # Distributions that bring the same package, onnxruntime, and overwrite each other's files.
 _WHEELS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino")
-_REMOTE = {"AzureExecutionProvider"}  # in every wheel; calls a web service, and nothing of ours
+_REMOTE = {"AzureExecutionProvider"}  # in every wheel; calls a web service
 # A plugin may offer several devices: the first of these kinds that it has, unless asked.
 _KINDS = ("GPU", "CPU", "NPU")
 
@@ -117,7 +117,7 @@ _lock = threading.Lock()
 
 @dataclass(frozen=True)
 class Choice:
-    """A provider as a session is given it: its options, and a plugin's device."""
+    """A provider as passed to a session: its options, and a plugin's device."""
 
     name: str
     options: Mapping[str, str]
@@ -126,17 +126,17 @@ class Choice:
 
 
 def resolve(providers: Providers, quantization: str) -> list[Choice]:
-    """What a session is given for the ``providers`` asked for.
+    """Resolve ``providers`` to what a session takes.
 
     "auto" is the CPU, or for a file of floating point numbers (``quantization`` "fp16" or "fp32")
     the first provider installed that the table marks so.
 
     Raises:
-        ProviderError: a name is unknown, its provider is not available, or an item is no name.
+        ProviderError: a name is unknown, its provider is not available, or an item is not a name.
     """
     items = [providers] if isinstance(providers, str) else list(providers)
     if not items:
-        raise ProviderError("no provider was given; use providers='auto' or 'cpu'")
+        raise ProviderError("expected a provider, got an empty list; use providers='auto' or 'cpu'")
     return [_choose(*_named(item), quantization) for item in items]
 
 
@@ -147,7 +147,7 @@ def short_name(name: str) -> str:
 
 def available() -> list[str]:
     """Names of the providers that can be asked for here; plugins are registered to find out."""
-    found = [short for short, provider in PROVIDERS.items() if _is_here(provider)]
+    found = [short for short, provider in PROVIDERS.items() if _is_available(provider)]
     others = set(ort.get_available_providers()) - set(_SHORT) - _REMOTE
     # A plugin of several devices adds names such as OpenVINOExecutionProvider.AUTO.
     return found + sorted(name for name in others if name.partition(".")[0] not in _SHORT)
@@ -159,8 +159,8 @@ def wheel_conflict() -> str:
     if len(found) < 2:
         return ""
     return (
-        f"{' and '.join(found)} are installed together, but overwrite each other's files; take "
-        f"away all and install one: python -m pip uninstall -y {' '.join(found)} && "
+        f"{' and '.join(found)} are installed together, but overwrite each other's files; "
+        f"uninstall all and install one: python -m pip uninstall -y {' '.join(found)} && "
         f"{_PIP} {found[-1]}"
     )
 
@@ -187,7 +187,7 @@ def _named(item: Any) -> tuple[str, Mapping[str, Any]]:
         case (str() as name, Mapping() as options):
             return name, options
     raise ProviderError(
-        f"a provider should be a name, or in a list (name, options), but is {item!r}; "
+        f"expected a provider's name, or in a list (name, options), got {item!r}; "
         "for example providers=[('cuda', {'device_id': 1}), 'cpu']"
     )
 
@@ -217,12 +217,12 @@ def _choose(name: str, options: Mapping[str, Any], quantization: str) -> Choice:
 def _automatic(quantization: str) -> str:
     if quantization in _FLOATING:
         for short, provider in PROVIDERS.items():
-            if provider.auto and _is_here(provider):
+            if provider.auto and _is_available(provider):
                 return short
     return "cpu"
 
 
-def _is_here(provider: Provider) -> bool:
+def _is_available(provider: Provider) -> bool:
     try:
         return provider.name in ort.get_available_providers() or any(_devices(provider))
     except ProviderError:

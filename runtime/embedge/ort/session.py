@@ -32,7 +32,7 @@ class Session:
     """A model file loaded into onnxruntime; `run` may be called from several threads at once.
 
     Attributes:
-        providers: onnxruntime's names of those in use, the first before the others.
+        providers: onnxruntime's names of those in use, in order of preference.
         self_test: smallest cosine of the probes to the file's own vectors, where it was run.
     """
 
@@ -40,7 +40,7 @@ class Session:
         """Load ``file``; on the CPU, up to ``threads`` share the work of each call of a large one.
 
         Raises:
-            ProviderError: a provider is unknown, not available, or did not take the model.
+            ProviderError: a provider is unknown, not available, or rejected the model.
             ModelError: onnxruntime cannot load the graph.
             ResourceError: there is not enough memory.
         """
@@ -82,8 +82,8 @@ class Session:
         vectors = self._fetch(OUTPUT, input_ids)
         if vectors.shape != (len(input_ids), self._dim):
             raise ModelError(
-                f"the graph gave vectors of shape {vectors.shape} for {len(input_ids)} texts, but "
-                f"says that they have {self._dim} components each; export the model again"
+                f"expected vectors of shape {(len(input_ids), self._dim)} from the graph, got "
+                f"{vectors.shape}; export the model again"
             )
         return vectors
 
@@ -107,7 +107,7 @@ class Session:
                 f"onnxruntime failed on this model and text: {one_line(error)}"
             ) from error
         if self._closed:
-            release_free_memory()  # this call was the last to need what `close` left
+            release_free_memory()  # the last call to use the session frees it
             raise _closed_error()
         return values
 
@@ -128,9 +128,9 @@ class Session:
             return ort_call(partial(session.run, [output], feeds))
 
     def abandon(self) -> None:
-        """In a forked process: leave the session, whose threads are not there, for a new one.
+        """In a forked process: replace the session, whose threads do not exist in it, by a new one.
 
-        It is never freed, as it would wait for its threads for ever.
+        It is never freed: that would wait for its threads forever.
         """
         if self._session is not None:
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._session))

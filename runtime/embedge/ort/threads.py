@@ -1,4 +1,4 @@
-"""How many CPUs this process may really use."""
+"""How many CPUs this process may use."""
 
 import ctypes
 import os
@@ -10,7 +10,7 @@ from embedge.errors import check_integer
 
 
 def available_cpus() -> int:
-    """CPUs this process may really use: its affinity, and its cgroup's quota rounded up."""
+    """CPUs this process may use: its affinity, and its cgroup's quota rounded up."""
     cpus = _affinity_cpus() or os.cpu_count() or 1
     return max(1, min(cpus, _cgroup_cpus(cpus) if sys.platform == "linux" else cpus))
 

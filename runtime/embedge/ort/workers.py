@@ -1,8 +1,9 @@
-"""Concurrent micro-batches of one call: the calling thread works, and others help it.
+"""Concurrent micro-batches of one call: the calling thread works, and helper threads as well.
 
 Helpers are threads that end as soon as nothing waits for them. None is idle between calls, none has
 to survive a fork, and whatever happens to the calling thread, none is left behind: they wait for
-nothing and hold no lock. Where the system gives no thread, the calling thread does all the work.
+nothing and hold no lock. Where the system starts no more threads, the calling thread does all the
+work.
 """
 
 import threading
@@ -16,7 +17,7 @@ from embedge.ort.fork_guard import is_exiting
 Work = TypeVar("Work")
 Result = TypeVar("Result")
 
-_PATIENCE = 0.1  # seconds until a helper that has given nothing is looked after
+_PATIENCE = 0.1  # seconds without a result after which the helpers are checked
 
 
 class Workers(Generic[Work, Result]):
@@ -83,7 +84,7 @@ class Workers(Generic[Work, Result]):
             )
             try:
                 helper.start()
-            except RuntimeError:  # the system gives no thread
+            except RuntimeError:  # the system starts no more threads
                 self._most_helpers = len(self._helpers)
                 return
             self._helpers.append(helper)

@@ -1,8 +1,8 @@
-"""Where a text may be cut: after a sentence, after a word, or before a character as people see it.
+"""Where a text may be cut: after a sentence, after a word, or between two grapheme clusters.
 
 The rules are those of Unicode's text segmentation (https://www.unicode.org/reports/tr29), reduced
 to the properties that `unicodedata` of the standard library knows and a small table of the rest.
-They need no dictionary: in scripts without spaces, as Thai, a word's end is not known.
+They use no dictionary: in scripts without spaces, such as Thai, the ends of words are not known.
 """
 
 import re
@@ -32,7 +32,7 @@ _CERTAIN = frozenset(_WIDE + _SPACED + "\n\v\f\r\x85\u2028\u2029")
 _WORD_END = re.compile(r"\s+")
 
 _JOINER = "\u200d"
-# Letters that Unicode counts to the cluster before them although they are no marks.
+# Letters that Unicode counts to the cluster before them although they are not marks.
 _SPACING = frozenset("\u0e33\u0eb3\uff9e\uff9f\u200c")
 
 
@@ -53,7 +53,7 @@ def word_ends(text: str) -> Iterator[int]:
 
 
 def is_cluster_start(text: str, position: int) -> bool:
-    """Whether a cut before ``position`` leaves every character as people see it whole.
+    """Whether a cut before ``position`` splits no grapheme cluster.
 
     Kept together (rules GB3 to GB13): combining marks and variation selectors with their base,
     sequences with a zero-width joiner, emoji with a skin tone, pairs of regional indicators,

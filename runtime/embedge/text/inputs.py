@@ -19,9 +19,8 @@ def iterate(texts: Any) -> Iterator[Any]:
     """
     if _has_keys(texts):
         raise TextError(
-            f"texts are of type {type(texts).__name__}, which iterates over keys or column names "
-            "instead of texts; give the texts themselves: data.values(), or one column "
-            "(data['text'])",
+            f"expected an iterable of str, got {type(texts).__name__}, which iterates over keys or "
+            "column names; give the texts themselves: data.values(), or one column (data['text'])",
             0,
         )
     if not isinstance(texts, (bytes, bytearray)):
@@ -29,9 +28,7 @@ def iterate(texts: Any) -> Iterator[Any]:
             return iter(texts)
         except TypeError:
             pass
-    raise TextError(
-        f"texts are of type {type(texts).__name__}, but should be a str or an iterable of str", 0
-    )
+    raise TextError(f"expected a str or an iterable of str, got {type(texts).__name__}", 0)
 
 
 def _has_keys(texts: Any) -> bool:
@@ -68,5 +65,5 @@ def check_text(text: Any, position: int) -> str:
         return text
     advice = "; decode it first" if isinstance(text, bytes) else ""
     raise TextError(
-        f"text {position} is of type {type(text).__name__}, but should be str{advice}", position
+        f"expected text {position} to be a str, got {type(text).__name__}{advice}", position
     )

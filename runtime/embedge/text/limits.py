@@ -1,7 +1,7 @@
 """Bound how much a tokenizer's normalizer can lengthen a text, so that none exhausts memory.
 
 A tokenizer.json may replace every letter with a page of text, several times in a row, so that one
-word grows beyond any memory. The bounds leave room for what real tokenizers do.
+word exhausts memory. The bounds leave room for what real tokenizers do.
 """
 
 import base64
@@ -24,22 +24,20 @@ def check_bounds(tokenizer: Tokenizer) -> None:
     longest = getattr(tokenizer.model, "max_input_chars_per_word", 0)
     if longest > _LONGEST_WORD:
         raise ValueError(
-            f"max_input_chars_per_word is {longest}, but should be at most {_LONGEST_WORD}"
+            f"expected max_input_chars_per_word of at most {_LONGEST_WORD}, got {longest}"
         )
     if tokenizer.normalizer is None:
         return
     steps = _steps(json.loads(tokenizer.normalizer.__getstate__()))
     if len(steps) > _MOST_STEPS:
-        raise ValueError(
-            f"its normalizer has {len(steps)} steps, but should have at most {_MOST_STEPS}"
-        )
+        raise ValueError(f"expected a normalizer of at most {_MOST_STEPS} steps, got {len(steps)}")
     growth = 1
     for step in steps:
         growth *= _growth(step)
     if growth > _MOST_GROWTH:
         raise ValueError(
-            f"its normalizer makes texts up to {growth} times as long, but should at most "
-            f"{_MOST_GROWTH} times"
+            f"expected a normalizer that makes texts at most {_MOST_GROWTH} times as long, got up "
+            f"to {growth} times"
         )
 
 

@@ -49,8 +49,8 @@ def check_overflow(overflow: Overflow) -> Overflow:
     """Return ``overflow``, or raise OptionError where it is not one of the three."""
     if overflow not in get_args(Overflow):
         raise OptionError(
-            f"overflow should be one of {', '.join(map(repr, get_args(Overflow)))}, "
-            f"but is {overflow!r}"
+            f"expected overflow to be one of {', '.join(map(repr, get_args(Overflow)))}, "
+            f"got {overflow!r}"
         )
     return overflow
 
@@ -81,7 +81,7 @@ def sequences(
     The prompt is in front of every text, and under "mean" of every window of a text.
 
     Raises:
-        TextTooLongError: a text does not fit, under "error"; a prompt alone fills a window.
+        TextTooLongError: a text does not fit, under "error"; the prompt fills a window.
         TextError: a text has no tokens at all, or is not valid Unicode.
     """
     found: list[list[int] | NDArray[np.int32]] = []
@@ -127,7 +127,7 @@ def mean_of_windows(
     """The weighted mean of each text's windows.
 
     Args:
-        vectors: float32 (windows, dim), the windows of a text side by side.
+        vectors: float32 (windows, dim), the windows of a text one after the other.
         weights: tokens of the text in each window, shape (windows,).
         first: whether a window is the first of its text, shape (windows,).
         normalize: scale the means to length 1.
@@ -136,11 +136,11 @@ def mean_of_windows(
         float32 (texts, dim); the vector of a text of one window is that window's, to the last bit.
     """
     starts = np.flatnonzero(first)  # (texts,)
-    alone = np.diff(starts, append=len(first)) == 1
+    single = np.diff(starts, append=len(first)) == 1
     scale = np.maximum(weights, 1).astype(np.float64)
     sums = np.add.reduceat(vectors * scale[:, None], starts, axis=0)  # (texts, dim) float64
     means = (sums / np.add.reduceat(scale, starts)[:, None]).astype(np.float32)
     if normalize:
         means = unit(means)
-    means[alone] = vectors[starts[alone]]
+    means[single] = vectors[starts[single]]
     return means

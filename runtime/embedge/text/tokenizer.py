@@ -60,7 +60,9 @@ class TextTokenizer:
         self.max_tokens = max_tokens
         self.capacity = max_tokens - len(self.prefix_ids) - len(self.suffix_ids)
         if self.capacity < 1:
-            raise ModelError(f"max_tokens is {max_tokens}, which leaves no room for a text")
+            raise ModelError(
+                f"expected max_tokens to leave room for a text, got {max_tokens}; export it again"
+            )
 
     def _special_tokens(self) -> tuple[list[int], list[int]]:
         """The special tokens before and after every text."""
@@ -110,7 +112,7 @@ class TextTokenizer:
         with the text.
 
         Raises:
-            TextTooLongError: the prompt alone fills a window.
+            TextTooLongError: the prompt fills a window.
             TextError: as `ids`.
         """
         front: list[int] | None = None
@@ -139,7 +141,7 @@ class TextTokenizer:
         if prompt_tokens >= self.capacity:
             raise TextTooLongError(
                 f"text {position} does not fit into windows of {self.max_tokens} tokens: its "
-                f"prompt alone has {prompt_tokens}; use another prompt",
+                f"prompt has {prompt_tokens}; use another prompt",
                 position,
             )
         return self.capacity - prompt_tokens
@@ -159,7 +161,7 @@ class TextTokenizer:
                     yield [encoding]
 
     def tokens(self, text: str, position: int = 0) -> list["Token"]:
-        """The tokens of a text and where they stand in it, without special tokens; raises as `ids`.
+        """The tokens of a text and their places in it, without special tokens; raises as `ids`.
 
         A token's ``word`` counts the words that the tokenizer sees, through the whole text.
         """
@@ -188,7 +190,7 @@ class TextTokenizer:
         tokenizer = self._tokenizer
         encode = tokenizer.encode_batch if words else tokenizer.encode_batch_fast
         with _model_error("failed on a text"):
-            # A batch waits in the queue of the library's own threads, behind those of other calls.
+            # A batch waits in the queue of the library's thread pool, behind those of other calls.
             if len(batch) == 1:
                 return [tokenizer.encode(batch[0], add_special_tokens=False)]
             return list(encode(batch, add_special_tokens=False))
@@ -198,7 +200,8 @@ class TextTokenizer:
 def _model_error(what: str) -> Iterator[None]:
     """Turn whatever the tokenizers library raises into ModelError.
 
-    It raises bare Exception, and where its Rust code panics a BaseException that has no name here.
+    It raises bare Exception, and where its Rust code panics a BaseException of a type that cannot
+    be imported.
     """
     try:
         yield
