@@ -1,9 +1,11 @@
 """What all tests share."""
 
+import importlib.util
 import io
 import os
 import time
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -15,6 +17,32 @@ def eval_data() -> Path:
     if not folder:
         pytest.skip("set EMBEDGE_EVAL_DATA to the folder of evaluation data to run this test")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> ModuleType:
+    """tests/runtime/tiny.py, which writes model files."""
+    path = Path(__file__).parent / "runtime" / "tiny.py"
+    spec = importlib.util.spec_from_file_location("tiny", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def tiny_file(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model, of two components."""
+    path: Path = tiny.write(tmp_path_factory.mktemp("tiny") / "tiny.onnx")
+    return path
+
+
+@pytest.fixture(scope="session")
+def wide_file(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model, of 16 components."""
+    path: Path = tiny.write(tmp_path_factory.mktemp("wide") / "wide.onnx", tiny.wide(16))
+    return path
 
 
 class Terminal(io.StringIO):

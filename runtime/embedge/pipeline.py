@@ -56,7 +56,7 @@ class Pipeline:
         """Tokens of each text before truncation; raises as `TextTokenizer.count` does."""
         return ort_call(partial(self.tokenizer.count, texts, start, prompt))
 
-    def run(self, ids: Sequence[Sequence[int] | NDArray[np.int32]], alone: bool = False) -> Vectors:
+    def run(self, ids: Sequence[Sequence[int] | NDArray[np.int32]]) -> Vectors:
         """Vectors of one micro-batch of equally long sequences, float32 (batch, model's dim)."""
         input_ids = np.array(ids, np.int64)  # (batch, sequence)
         return cast(Vectors, self.session.run(input_ids))

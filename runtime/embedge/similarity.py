@@ -84,6 +84,13 @@ SIMILARITIES: dict[str, Callable[[Vectors, Vectors], Vectors]] = {
     "euclidean": lambda a, b: -_euclidean(a, b),
     "manhattan": lambda a, b: -_manhattan(a, b),
 }
+# The same measures of each row with the same row: (n, dim) twice gives (n,).
+_PAIRWISE: dict[str, Callable[[Vectors, Vectors], Vectors]] = {
+    "cosine": lambda a, b: (unit(a) * unit(b)).sum(1),
+    "dot": lambda a, b: (a * b).sum(1),
+    "euclidean": lambda a, b: -np.linalg.norm(a - b, axis=1),
+    "manhattan": lambda a, b: -np.abs(a - b).sum(1),
+}
 
 
 def similarity(a: Vectors, b: Vectors, measure: str = "cosine") -> Vectors:
@@ -100,11 +107,39 @@ def similarity(a: Vectors, b: Vectors, measure: str = "cosine") -> Vectors:
     Raises:
         OptionError: the measure is unknown, or the shapes do not fit each other.
     """
-    if measure not in SIMILARITIES:
-        raise OptionError(f"expected a measure of {', '.join(SIMILARITIES)}, got {measure!r}")
-    a, b = (np.atleast_2d(np.asarray(vectors, np.float32)) for vectors in (a, b))
+    _check_measure(measure)
+    a, b = _rows(a), _rows(b)
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
         raise OptionError(
             f"expected vectors of shape (n, dim) and (m, dim), got {a.shape} and {b.shape}"
         )
     return SIMILARITIES[measure](a, b)
+
+
+def similarity_pairwise(a: Vectors, b: Vectors, measure: str = "cosine") -> Vectors:
+    """Similarity of each row of ``a`` with the same row of ``b``.
+
+    Args:
+        a, b: float32 (n, dim) or (dim,), of equal shape.
+        measure: as for `similarity`.
+
+    Returns:
+        float32 (n,).
+
+    Raises:
+        OptionError: the measure is unknown, or the shapes differ.
+    """
+    _check_measure(measure)
+    a, b = _rows(a), _rows(b)
+    if a.ndim != 2 or a.shape != b.shape:
+        raise OptionError(f"expected vectors of equal shapes (n, dim), got {a.shape} and {b.shape}")
+    return _PAIRWISE[measure](a, b)
+
+
+def _check_measure(measure: str) -> None:
+    if measure not in SIMILARITIES:
+        raise OptionError(f"expected a measure of {', '.join(SIMILARITIES)}, got {measure!r}")
+
+
+def _rows(vectors: Any) -> Vectors:
+    return np.atleast_2d(np.asarray(vectors, np.float32))

@@ -1,6 +1,5 @@
 """The tiny model of tests/runtime, with 16 components, and ways to make corpora."""
 
-import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -24,28 +23,14 @@ def embed_corpus(
     return job.embed_corpus(encoder, corpus, output, JobOptions(**options), progress=progress)
 
 
-def load_tiny() -> ModuleType:
-    path = Path(__file__).parent.parent / "runtime" / "tiny.py"
-    spec = importlib.util.spec_from_file_location("corpus_tiny", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-TINY = load_tiny()
+@pytest.fixture(scope="session")
+def model_file(wide_file: Path) -> Path:
+    return wide_file
 
 
 @pytest.fixture(scope="session")
-def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path: Path = TINY.write(tmp_path_factory.mktemp("model") / "wide.onnx", TINY.wide(16))
-    return path
-
-
-@pytest.fixture(scope="session")
-def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path: Path = TINY.write(tmp_path_factory.mktemp("model") / "other.onnx", TINY.wide(16, seed=1))
+def other_model(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path: Path = tiny.write(tmp_path_factory.mktemp("model") / "other.onnx", tiny.wide(16, seed=1))
     return path
 
 

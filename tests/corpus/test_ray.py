@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from embedge import Encoder, OptionError
-from embedge.integrations.ray import EmbedBatch, embed_parquet
+from embedge.integrations.ray import EmbedBatch, EmbedOptions, embed_parquet
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # Ray's own, and those of what it brings
@@ -100,8 +100,8 @@ def test_two_workers_make_what_one_process_makes(
     killer = threading.Thread(target=kill_one_midway)
     if kill:
         killer.start()
-    options = {"model": str(model_file), "column": "body", "id": "key"}
-    assert embed_parquet(source, output, workers=2, **options) == len(TEXTS)
+    options = EmbedOptions(model=str(model_file), column="body", id="key")
+    assert embed_parquet(source, output, options, workers=2) == len(TEXTS)
     if kill:
         killer.join()
         assert killed
@@ -111,12 +111,12 @@ def test_two_workers_make_what_one_process_makes(
 
 def test_a_worker_with_another_model_refuses(model_file: Path) -> None:
     with pytest.raises(Exception, match=r"but 0{16}\.\.\. was expected; put the same file"):
-        EmbedBatch("0" * 64, model=str(model_file))
+        EmbedBatch(EmbedOptions(str(model_file)), fingerprint="0" * 64)
 
 
 def test_a_folder_that_is_not_empty_is_refused(ray: Any, source: Path, model_file: Path) -> None:
     with pytest.raises(OptionError, match="is there already; give a folder that is new or empty"):
-        embed_parquet(source, source, model=str(model_file))
+        embed_parquet(source, source, EmbedOptions(str(model_file)))
 
 
 @pytest.mark.parametrize(("asked", "found"), [(None, "0"), ("1", "1")])
@@ -132,5 +132,5 @@ def test_ray_reports_nothing_unless_asked_to(
     if asked is None:
         monkeypatch.delenv(REPORTS)
     with pytest.raises(OptionError, match="is there already; give a folder that is new or empty"):
-        embed_parquet(source, source, model=str(model_file))
+        embed_parquet(source, source, EmbedOptions(str(model_file)))
     assert os.environ[REPORTS] == found

@@ -1,4 +1,4 @@
-"""The tiny model, the default model, and a way to run Python in a fresh process."""
+"""Encoders, and a way to run Python in a fresh process."""
 
 import os
 import subprocess
@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 
 from embedge import Encoder
-
-from . import tiny
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -27,11 +25,6 @@ if child == 0:
     sys.exit(7 if right else 8)
 print(right, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
-
-
-@pytest.fixture(scope="session")
-def tiny_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.write(tmp_path_factory.mktemp("tiny") / "tiny.onnx")
 
 
 @pytest.fixture

@@ -190,7 +190,7 @@ def test_pairwise_similarity(measure: str, expected: list[float], tmp_path: Path
     a, b = np.array([[3, 4], [3, 4]], np.float32), np.array([[1, 0], [0, 0]], np.float32)
     np.testing.assert_allclose(model.similarity_pairwise(a, b), expected, rtol=1e-6)
     np.testing.assert_allclose(np.diag(model.similarity(a, b)), expected, rtol=1e-6)
-    with pytest.raises(OptionError, match=r"of equal shapes, got \(2, 2\) and \(1, 2\)"):
+    with pytest.raises(OptionError, match=r"of equal shapes \(n, dim\), got \(2, 2\) and \(1, 2\)"):
         model.similarity_pairwise(a, b[0])
 
 

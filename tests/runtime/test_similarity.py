@@ -6,7 +6,7 @@ import pytest
 from numpy.typing import NDArray
 
 from embedge import Encoder, OptionError
-from embedge.similarity import SIMILARITIES, cosines, similarity, unit
+from embedge.similarity import SIMILARITIES, cosines, similarity, similarity_pairwise, unit
 
 from . import tiny
 
@@ -48,6 +48,21 @@ def test_shapes_of_single_vectors_and_of_none(measure: str) -> None:
     assert similarity(none, RIGHT, measure).dtype == np.float32
 
 
+@pytest.mark.parametrize("measure", SIMILARITIES)
+def test_pairs_are_the_diagonal(measure: str) -> None:
+    rows = np.concatenate([LEFT, np.zeros((1, 2), np.float32)])  # cosine of zeros is 0
+    pairs = similarity_pairwise(rows, RIGHT, measure)
+    assert pairs.dtype == np.float32
+    np.testing.assert_allclose(pairs, np.diag(similarity(rows, RIGHT, measure)), atol=1e-6)
+    assert similarity_pairwise(LEFT[0], RIGHT[0], measure).shape == (1,)
+    assert similarity_pairwise(LEFT[:0], RIGHT[:0], measure).shape == (0,)
+
+
+def test_near_pairs_keep_their_distance() -> None:
+    far, near = np.array([[1000, 0]], np.float32), np.array([[1000, 0.001]], np.float32)
+    assert similarity_pairwise(far, near, "euclidean")[0] == pytest.approx(-0.001, rel=1e-3)
+
+
 @pytest.mark.parametrize("measure", ["euclidean", "manhattan"])
 def test_a_vector_is_at_no_distance_from_itself(measure: str) -> None:
     vectors = unit(np.random.default_rng(0).standard_normal((50, 384)).astype(np.float32))
@@ -72,6 +87,8 @@ def test_unit_by_hand() -> None:
 def test_shapes_that_do_not_fit_are_named(a: NDArray[np.float32], b: NDArray[np.float32]) -> None:
     with pytest.raises(OptionError, match=r"expected vectors of shape .* got \(.*\) and \("):
         similarity(a, b)
+    with pytest.raises(OptionError, match=r"expected vectors of equal shapes .* got \(.*\) and \("):
+        similarity_pairwise(a, b)
 
 
 def test_an_unknown_measure_is_refused() -> None:
@@ -79,6 +96,8 @@ def test_an_unknown_measure_is_refused() -> None:
         OptionError, match="expected a measure of cosine, dot, euclidean, manhattan, got 'jaccard'"
     ):
         similarity(LEFT, RIGHT, "jaccard")
+    with pytest.raises(OptionError, match="expected a measure of cosine, .*, got 'jaccard'"):
+        similarity_pairwise(LEFT, LEFT, "jaccard")
 
 
 @pytest.mark.parametrize("measure", SIMILARITIES)

@@ -1,6 +1,5 @@
-"""The tiny model, a pipeline whose micro-batches wait to be let through, and a child process."""
+"""A pipeline whose micro-batches wait to be let through, and a child process."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -9,7 +8,6 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -20,19 +18,6 @@ SERVE = (sys.executable, "-m", "embedge", "serve")
 PATIENCE = 60  # seconds after which what hangs is ended, so that a fault fails a test
 
 
-def load_tiny() -> ModuleType:
-    path = Path(__file__).parent.parent / "runtime" / "tiny.py"
-    spec = importlib.util.spec_from_file_location("serve_tiny", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-TINY = load_tiny()
-
-
 class GatedPipeline:
     """The pipeline of an Encoder whose micro-batches run one by one, when they are let through."""
 
@@ -41,18 +26,16 @@ class GatedPipeline:
         self.settings = encoder._pipeline.settings
         self.tokenize, self.finish = self._pipeline.tokenize, self._pipeline.finish
         self.batches: list[list[list[int]]] = []  # that were begun
-        self.alone: list[bool] = []
         self.fault: Exception | None = None
         self._begun, self._free = threading.Semaphore(0), threading.Semaphore(0)
 
-    def run(self, ids: list[list[int]], alone: bool) -> Any:
+    def run(self, ids: list[list[int]]) -> Any:
         self.batches.append(ids)
-        self.alone.append(alone)
         self._begun.release()
         assert self._free.acquire(timeout=PATIENCE)
         if self.fault is not None:
             raise self.fault
-        return self._pipeline.run(ids, alone)
+        return self._pipeline.run(ids)
 
     def wait_for_batch(self) -> None:
         """Return when one more micro-batch has begun."""
@@ -60,18 +43,6 @@ class GatedPipeline:
 
     def let_through(self, batches: int = 1_000_000) -> None:
         self._free.release(batches)
-
-
-@pytest.fixture(scope="session")
-def tiny_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path: Path = TINY.write(tmp_path_factory.mktemp("tiny") / "tiny.onnx")
-    return path
-
-
-@pytest.fixture(scope="session")
-def wide_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path: Path = TINY.write(tmp_path_factory.mktemp("wide") / "wide.onnx", TINY.wide(16))
-    return path
 
 
 @pytest.fixture

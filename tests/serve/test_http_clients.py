@@ -126,10 +126,10 @@ run, select = pipeline.run, selectors.DefaultSelector.select
 
 class Gated:
     settings, tokenize, finish = pipeline.settings, pipeline.tokenize, pipeline.finish
-    def run(self, ids, alone):
+    def run(self, ids):
         print("runs", flush=True)
         sys.stdin.readline()
-        return run(ids, alone)
+        return run(ids)
 
 def noted(self, timeout=None):
     if timeout is None:

@@ -75,18 +75,6 @@ def test_waiting_requests_share_micro_batches_of_equal_length(
         assert np.array_equal(got[text].vectors, encoder_of(encoder).encode([text]))
 
 
-def test_one_text_on_an_idle_server_may_use_all_threads(
-    encoder: Encoder, gated: GatedPipeline, answers: Answers
-) -> None:
-    gated.let_through()
-    with Scheduler(encoder) as scheduler:
-        scheduler.submit(request(["a"]), answers.named("one"))
-        answers.next()
-        scheduler.submit(request(["a b", "c"]), answers.named("two"))
-        answers.next()
-    assert gated.alone == [True, False, True]
-
-
 def test_cancelling_stops_within_a_micro_batch(
     encoder: Encoder, gated: GatedPipeline, answers: Answers
 ) -> None:

@@ -7,10 +7,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from embedge.integrations.framework import load, require
-from embedge.similarity import SIMILARITIES, Vectors
+from embedge.similarity import Vectors, similarity_pairwise
 
 _mteb = require("mteb.models", "mteb")
 _PROMPTS = {"query": "encode_query", "document": "encode_document"}
@@ -56,8 +55,6 @@ class EmbedgeModel:
         """Similarity of every row with every row, (n, dim) and (m, dim) to (n, m)."""
         return self.encoder.similarity(np.asarray(embeddings1), np.asarray(embeddings2))
 
-    def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> NDArray[np.float32]:
+    def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Vectors:
         """Similarity of each row with the same row, both (n, dim), to float32 (n,)."""
-        measure = SIMILARITIES[self.encoder.info["similarity"]]
-        pairs = zip(np.asarray(embeddings1), np.asarray(embeddings2), strict=True)
-        return np.array([measure(a[None], b[None])[0, 0] for a, b in pairs], np.float32)
+        return similarity_pairwise(embeddings1, embeddings2, self.encoder.info["similarity"])

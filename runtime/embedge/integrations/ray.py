@@ -8,6 +8,7 @@ was lost; vectors do not depend on their batch, so the result is that of a singl
 import importlib
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,43 +27,60 @@ _BATCH_TEXTS = 4096
 _ACTOR_CPUS = 0.5
 
 
+@dataclass(frozen=True)
+class EmbedOptions:
+    """How rows are encoded, the same on every machine.
+
+    Attributes:
+        model, threads, dim: as for Encoder.
+        column, id: names of the columns of the text and the id; the id's is kept.
+        dtype, prompt, overflow: as for `embedge.corpus.job.embed_corpus`.
+    """
+
+    model: str | None = None
+    threads: int | None = 1
+    dim: int | None = None
+    column: str = "text"
+    id: str = "id"
+    dtype: str = "float32"
+    prompt: str | None = None
+    overflow: Overflow = "truncate"
+
+    def load(self) -> Encoder:
+        """Load the model; raises OptionError where its vectors do not fit the dtype."""
+        encoder = Encoder(self.model, threads=self.threads, dim=self.dim)
+        check_dtype(self.dtype, encoder)
+        return encoder
+
+
+_DEFAULTS = EmbedOptions()
+
+
 class EmbedBatch:
     """What an actor does: Arrow tables with a text column to tables of id and vector.
 
     Also of use as it is, with `ray.data.Dataset.map_batches(..., batch_format="pyarrow")`.
 
     Args:
+        options: how.
         fingerprint: the model that is expected; None takes any.
-        model, threads, dim: as for Encoder.
-        column, id: names of the columns of the text and the id; the id's is kept.
-        dtype, prompt, overflow: as for `embedge.corpus.job.embed_corpus`.
 
     Raises:
         CorpusError: the model file on this machine is another one.
+        OptionError: an option does not fit the model.
     """
 
     def __init__(
-        self,
-        fingerprint: str | None = None,
-        *,
-        model: str | None = None,
-        threads: int | None = 1,
-        dim: int | None = None,
-        column: str = "text",
-        id: str = "id",
-        dtype: str = "float32",
-        prompt: str | None = None,
-        overflow: Overflow = "truncate",
+        self, options: EmbedOptions = _DEFAULTS, *, fingerprint: str | None = None
     ) -> None:
-        self._encoder = Encoder(model, threads=threads, dim=dim)
+        self._options, self._encoder = options, options.load()
         if fingerprint not in (None, self._encoder.fingerprint):
             raise CorpusError(
                 f"the model on this machine has the fingerprint {self._encoder.fingerprint[:16]}"
                 f"..., but {str(fingerprint)[:16]}... was expected; put the same file everywhere"
             )
-        self._layout = check_dtype(dtype, self._encoder)
-        self._column, self._id = column, id
-        self._prompt, self._overflow = document_prompt(self._encoder, prompt), overflow
+        self._layout = check_dtype(options.dtype, self._encoder)
+        self._prompt = document_prompt(self._encoder, options.prompt)
 
     def __call__(self, batch: Any) -> Any:
         """Encode a batch, a pyarrow.Table.
@@ -70,25 +88,19 @@ class EmbedBatch:
         Raises:
             TextError: a text is null, or cannot be encoded.
         """
-        texts = batch[self._column].to_pylist()
-        vectors = self._encoder.encode(texts, prompt=self._prompt, overflow=self._overflow)
+        options = self._options
+        texts = batch[options.column].to_pylist()
+        vectors = self._encoder.encode(texts, prompt=self._prompt, overflow=options.overflow)
         column = arrow.vector_column(self._layout.store(vectors))
-        return batch.select([self._id]).append_column("vector", column)
+        return batch.select([options.id]).append_column("vector", column)
 
 
 def embed_parquet(
     source: str | os.PathLike[str],
     output: str | os.PathLike[str],
+    options: EmbedOptions = _DEFAULTS,
     *,
     workers: int = 2,
-    model: str | None = None,
-    threads: int | None = 1,
-    dim: int | None = None,
-    column: str = "text",
-    id: str = "id",
-    dtype: str = "float32",
-    prompt: str | None = None,
-    overflow: Overflow = "truncate",
 ) -> int:
     """Encode Parquet into a folder of Parquet with the columns id and vector, in any order.
 
@@ -99,8 +111,8 @@ def embed_parquet(
     Args:
         source: a Parquet file or a folder of them.
         output: a folder that does not exist yet, or is empty.
+        options: how.
         workers: actors, each with an Encoder of its own.
-        model, threads, dim, column, id, dtype, prompt, overflow: as for EmbedBatch.
 
     Returns:
         How many rows were written.
@@ -113,32 +125,25 @@ def embed_parquet(
     folder = Path(output)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise OptionError(f"{folder} is there already; give a folder that is new or empty")
-    encoder = Encoder(model, dim=dim)
-    check_dtype(dtype, encoder)
-    metadata = describe(encoder, dtype, prompt, overflow)
-    rows = ray_data.read_parquet(os.fspath(source), columns=[id, column])
-    vectors = rows.map_batches(
+    encoder = options.load()
+    metadata = describe(encoder, options.dtype, options.prompt, options.overflow)
+    rows = ray_data.read_parquet(os.fspath(source), columns=[options.id, options.column])
+    _encode_rows(rows, options, encoder.fingerprint, workers).write_parquet(os.fspath(output))
+    count = int(ray_data.read_parquet(os.fspath(output), columns=[options.id]).count())
+    (folder / METADATA_FILE).write_text(json.dumps({**metadata, "rows": count}, indent=1) + "\n")
+    return count
+
+
+def _encode_rows(rows: Any, options: EmbedOptions, fingerprint: str, workers: int) -> Any:
+    return rows.map_batches(
         EmbedBatch,
-        fn_constructor_args=[encoder.fingerprint],
-        fn_constructor_kwargs={
-            "model": model,
-            "threads": threads,
-            "dim": dim,
-            "column": column,
-            "id": id,
-            "dtype": dtype,
-            "prompt": prompt,
-            "overflow": overflow,
-        },
+        fn_constructor_args=[options],
+        fn_constructor_kwargs={"fingerprint": fingerprint},
         batch_format="pyarrow",
         batch_size=_BATCH_TEXTS,
         concurrency=workers,
         num_cpus=_ACTOR_CPUS,
     )
-    vectors.write_parquet(os.fspath(output))
-    count = int(ray_data.read_parquet(os.fspath(output), columns=["id"]).count())
-    (folder / METADATA_FILE).write_text(json.dumps({**metadata, "rows": count}, indent=1) + "\n")
-    return count
 
 
 def _ray_data() -> Any:

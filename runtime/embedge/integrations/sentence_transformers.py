@@ -11,7 +11,7 @@ texts that are truncated are warned of, no texts give (0, dim), the bar is drawn
 """
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partialmethod
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -24,7 +24,7 @@ from embedge.errors import ModelError, OptionError, check_integer
 from embedge.integrations.precision import Precision, check_precision, quantize
 from embedge.modelfile.default import DEFAULT_MODEL
 from embedge.ort.providers import Providers
-from embedge.similarity import Vectors, unit
+from embedge.similarity import similarity_pairwise, unit
 from embedge.text.prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS, LiteralPrompt, first_prompt
 
 _SHIPPED = (DEFAULT_MODEL, f"sentence-transformers/{DEFAULT_MODEL}")
@@ -104,23 +104,15 @@ class SentenceTransformer:
         threads: int | None = None,
     ) -> None:
         given = locals()
-        _refuse(_LOAD, {name: given[name] for name in _LOAD})
-        name = None if model_name_or_path is None else os.fspath(model_name_or_path)
-        if name is not None and name not in _SHIPPED and not Path(name).is_file():
-            raise ModelError(
-                f"{name} is no model file, and nothing is downloaded; make one with 'embedge "
-                f"export {name} -o model.onnx', then SentenceTransformer('model.onnx')"
-            )
-        self.encoder = Encoder(
-            None if name in _SHIPPED else name, providers=providers, threads=threads
-        )
+        _refuse(_LOAD, given)
+        self.encoder = Encoder(_path(model_name_or_path), providers=providers, threads=threads)
         self.truncate_dim = truncate_dim
         own = self.similarity_fn_name
         measure = getattr(similarity_fn_name, "value", similarity_fn_name)  # theirs is an Enum
-        _refuse(
-            {"similarity_fn_name": ((None, own), f"{own!r}, the model's own")},
-            {"similarity_fn_name": measure},
-        )
+        if measure not in (None, own):
+            raise OptionError(
+                f"similarity_fn_name={measure!r} is not supported; use {own!r}, the model's own"
+            )
 
     def encode(
         self,
@@ -141,22 +133,17 @@ class SentenceTransformer:
         task: Literal["query", "document"] | None = None,
         sentences: str | Iterable[str] | None = None,
     ) -> NDArray[Any]:
-        """Vectors of texts: float32 (n, dim), or (dim,) for one str.
+        """Vectors of texts, one str or any iterable of them: float32 (n, dim), or (dim,) for one.
 
         Args:
-            inputs: one str, or any iterable of str.
-            sentences: the name of ``inputs`` before version 5.
-            prompt_name: name of one of the model's prompts, put in front of every text.
-            prompt: text put in front of every text, in place of any of the model's prompts.
+            inputs, sentences: the texts; the second name is that of before version 5.
+            prompt_name, prompt, task: what stands before every text: one of the model's prompts, a
+                text in place of any, or the model's prompt for the task where it has one.
             batch_size, chunk_size: have no effect: batches are chosen by tokens, change no vector.
             show_progress_bar: draw a bar on standard error, where that is a terminal.
-            precision: "int8" or "uint8" (n, dim), "binary" (int8) or "ubinary" (uint8), both
-                (n, dim / 8), as sentence_transformers.quantize_embeddings makes them. The range of
-                int8 is that of these very texts: vectors of two calls cannot be compared.
+            precision: as of `quantize`: vectors of two calls in int8 cannot be compared.
+            truncate_dim: keep this many leading components.
             normalize_embeddings: scale the vectors, after they are truncated, to length 1.
-            truncate_dim: keep this many leading components; they are not scaled again unless
-                ``normalize_embeddings`` says so.
-            task: use the model's prompt for it, where it has one and none is named.
 
         The other arguments are sentence-transformers' own, and raise where they ask for anything.
 
@@ -165,18 +152,15 @@ class SentenceTransformer:
             OptionError: an argument asks for what embedge does another way; says which way.
         """
         given = {**locals(), "device": None if device is None else str(device)}
-        _refuse(_ENCODE, {name: given[name] for name in _ENCODE})
+        _refuse(_ENCODE, given)
         _check_sizes(batch_size=batch_size, chunk_size=chunk_size)
         check_precision(precision)
+        texts, prompt = _only(inputs, sentences), self._prompt(task, prompt_name, prompt)
         dim = self._dim(self.truncate_dim if truncate_dim is None else truncate_dim)
-        texts = _only(inputs, sentences)
-        vectors: NDArray[np.float32] = self.encoder.encode(
-            [texts] if isinstance(texts, str) else texts,
-            prompt=self._prompt(task, prompt_name, prompt),
-            progress=bool(show_progress_bar),
-        )[:, :dim]
-        vectors = unit(vectors) if normalize_embeddings else np.ascontiguousarray(vectors)
-        stored = quantize(vectors, precision or "float32")
+        rows = [texts] if isinstance(texts, str) else texts
+        vectors = self.encoder.encode(rows, prompt=prompt, progress=bool(show_progress_bar))
+        vectors = unit(vectors[:, :dim]) if normalize_embeddings else vectors[:, :dim]
+        stored = quantize(np.ascontiguousarray(vectors), precision or "float32")
         return cast(NDArray[Any], stored[0]) if isinstance(texts, str) else stored
 
     encode_query = partialmethod(encode, task="query")
@@ -193,10 +177,7 @@ class SentenceTransformer:
         self, embeddings1: NDArray[np.float32], embeddings2: NDArray[np.float32]
     ) -> NDArray[np.float32]:
         """Similarity of each row with the same row, both (n, dim), to float32 (n,)."""
-        a, b = (np.atleast_2d(np.asarray(rows, np.float32)) for rows in (embeddings1, embeddings2))
-        if a.shape != b.shape:
-            raise OptionError(f"expected embeddings of equal shapes, got {a.shape} and {b.shape}")
-        return _PAIRWISE[self.similarity_fn_name](a, b)
+        return similarity_pairwise(embeddings1, embeddings2, self.similarity_fn_name)
 
     def tokenize(self, texts: Sequence[str]) -> dict[str, NDArray[np.int64]]:
         """The model's inputs: ``input_ids`` and ``attention_mask``, int64 (n, longest), padded.
@@ -257,12 +238,17 @@ class SentenceTransformer:
         return dim
 
 
-_PAIRWISE: dict[str, Callable[[Vectors, Vectors], Vectors]] = {
-    "cosine": lambda a, b: (unit(a) * unit(b)).sum(1),
-    "dot": lambda a, b: (a * b).sum(1),
-    "euclidean": lambda a, b: -np.linalg.norm(a - b, axis=1),
-    "manhattan": lambda a, b: -np.abs(a - b).sum(1),
-}
+def _path(name: str | os.PathLike[str] | None) -> str | None:
+    """The path of a model file, or None for the shipped model."""
+    path = None if name is None else os.fspath(name)
+    if path is None or path in _SHIPPED:
+        return None
+    if not Path(path).is_file():
+        raise ModelError(
+            f"{path} is no model file, and nothing is downloaded; make one with 'embedge "
+            f"export {path} -o model.onnx', then SentenceTransformer('model.onnx')"
+        )
+    return path
 
 
 def _refuse(table: Refusals, given: Mapping[str, Any]) -> None:

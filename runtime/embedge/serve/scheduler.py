@@ -84,7 +84,6 @@ class Scheduler:
         self._pipeline = encoder._pipeline
         self._turns: deque[Job] = deque()
         self._active: set[Job] = set()
-        self._busy = 0  # workers
         self._waiting_tokens = 0
         self._closing = False
         self._changed = threading.Condition()
@@ -143,8 +142,7 @@ class Scheduler:
             if job.waiting:
                 batch = self._take(job)
                 self._queue(job)
-                alone = self._busy == 0 and not self._turns and not job.tokenizing
-                return partial(self._run, batch, alone)
+                return partial(self._run, batch)
         return None
 
     def _take(self, job: Job) -> _Batch:
@@ -176,12 +174,7 @@ class Scheduler:
                     if self._closing and not self._active:
                         return
                     self._changed.wait()
-                self._busy += 1
-            try:
-                work()
-            finally:
-                with self._changed:
-                    self._busy -= 1
+            work()
 
     def _tokenize(self, job: Job, start: int, end: int) -> None:
         request = job.request
@@ -206,9 +199,9 @@ class Scheduler:
             job.waiting_count += part.left
             self._queue(job)
 
-    def _run(self, batch: _Batch, alone: bool) -> None:
+    def _run(self, batch: _Batch) -> None:
         try:
-            vectors = self._pipeline.run([part.fitted.ids[index] for part, index in batch], alone)
+            vectors = self._pipeline.run([part.fitted.ids[index] for part, index in batch])
         except Exception as error:
             for job in {part.job for part, _ in batch}:
                 self._end(job, _own(error))
