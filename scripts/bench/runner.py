@@ -5,7 +5,6 @@ import os
 import subprocess
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,17 +94,7 @@ class Runner:
         }
         cpus = self._cpus[:threads]
         job["started"] = time.monotonic()
-        try:
-            done = subprocess.run(
-                [str(python(peer.environment)), "-P", str(_WORKER), json.dumps(job)],
-                env=quiet_environ(threads),
-                preexec_fn=lambda: os.sched_setaffinity(0, cpus),
-                capture_output=True,
-                text=True,
-                timeout=_LIMIT_S,
-            )
-        except subprocess.TimeoutExpired:
-            raise JobError(f"no result in {_LIMIT_S // 60} minutes") from None
+        done = _pinned([str(python(peer.environment)), "-P", str(_WORKER), json.dumps(job)], cpus)
         if done.returncode or not result.is_file():
             lines = (done.stderr or done.stdout).strip().splitlines()
             raise JobError(lines[-1] if lines else f"ended with {done.returncode}")
@@ -119,23 +108,37 @@ class Runner:
         self.reference = path
 
 
+def _pinned(command: list[str], cpus: Sequence[int]) -> "subprocess.CompletedProcess[str]":
+    try:
+        return subprocess.run(
+            command,
+            env=quiet_environ(len(cpus)),
+            preexec_fn=lambda: os.sched_setaffinity(0, cpus),
+            capture_output=True,
+            text=True,
+            timeout=_LIMIT_S,
+        )
+    except subprocess.TimeoutExpired:
+        raise JobError(f"no result in {_LIMIT_S // 60} minutes") from None
+
+
+Runs = dict[str, list[dict[str, Any]]]
+
+
 def measure(
-    runner: Runner, peers: Sequence[Peer], plan: Plan, texts: dict[str, list[str]]
-) -> tuple[dict[str, list[dict[str, Any]]], dict[str, str]]:
-    """All rounds over all peers: the runs of each peer, and why some have none."""
+    runner: Runner, peers: Sequence[Peer], plan: Plan, texts: dict[str, list[str]], runs: Runs
+) -> dict[str, str]:
+    """Add all rounds over all peers to ``runs``; return why some could not be measured."""
     quality = [text for name, count in plan.quality.items() for text in _spread(texts[name], count)]
     files = {
         share: runner.write_texts(
             f"texts-{share}",
-            {
-                **{name: _share(part, share) for name, part in texts.items()},
-                "quality": quality,
-            },
+            {**{name: _share(part, share) for name, part in texts.items()}, "quality": quality},
         )
         for share in {peer.share for peer in peers}
     }
-    runner.make_reference(next(iter(files.values())))
-    runs: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    if any(peer.name not in runs for peer in peers):
+        runner.make_reference(next(iter(files.values())))
     failed: dict[str, str] = {}
     for number in range(plan.rounds):
         for place, group in enumerate(plan.groups):
@@ -143,23 +146,21 @@ def measure(
                 if peer.name in failed:
                     continue
                 say(f"round {number + 1}/{plan.rounds}, {' '.join(group)}: {peer.name}")
-                first = number == 0 and place == 0
+                first = peer.name not in runs
+                options = {
+                    "latency": plan.latencies if place == 0 else 0,
+                    "repeat_s": plan.repeat_s,
+                    "idle_s": plan.idle_s if first else 0,
+                    "reference": str(runner.reference) if first else None,
+                }
                 try:
-                    run = runner.run(
-                        peer,
-                        files[peer.share],
-                        group,
-                        latency=plan.latencies if place == 0 else 0,
-                        repeat_s=plan.repeat_s,
-                        idle_s=plan.idle_s if first else 0,
-                        reference=str(runner.reference) if first else None,
-                    )
+                    run = runner.run(peer, files[peer.share], group, **options)
                 except JobError as error:
                     say(f"{peer.name}: {error}")
                     failed[peer.name] = str(error)
                 else:
-                    runs[peer.name].append(run)
-    return dict(runs), failed
+                    runs.setdefault(peer.name, []).append(run)
+    return failed
 
 
 def scale(runner: Runner, texts: list[str], counts: Sequence[int]) -> list[dict[str, Any]]:

