@@ -53,3 +53,11 @@ def test_an_empty_key_is_refused(tiny_file: Path) -> None:
     status, shown = serve("--port", "0", "--api-key", "", "--model", str(tiny_file))
     assert status == 2
     assert "expected a key in --api-key or $EMBEDGE_API_KEY, got nothing" in shown
+
+
+@pytest.mark.parametrize("port", ["-1", "65536"])
+def test_a_port_that_there_is_not(tiny_file: Path, port: str) -> None:
+    pytest.importorskip("uvicorn", reason='needs: python -m pip install "embedge[server]"')
+    status, shown = serve("--port", port, "--model", str(tiny_file))
+    assert status == 2
+    assert f"expected a port from 0 to 65535, got {port}" in shown

@@ -2,6 +2,7 @@
 
 import pytest
 
+from embedge import OptionError
 from embedge.serve.guard import Guard, is_loopback
 
 LOCAL = {"host": "localhost"}
@@ -67,10 +68,17 @@ def test_without_the_key(given: str | None) -> None:
 
 
 def test_with_the_key_and_where_none_is_asked_for() -> None:
-    guard = Guard(api_key="kéy")
-    assert guard.check("/v1/embeddings", {**LOCAL, "authorization": "Bearer kéy"}) is None
+    guard = Guard(api_key="key")
+    for given in ("Bearer key", "bearer key", "Bearer  key "):
+        assert guard.check("/v1/embeddings", {**LOCAL, "authorization": given}) is None
     assert guard.check("/health", LOCAL) is None
     assert Guard().check("/v1/embeddings", LOCAL) is None
+
+
+@pytest.mark.parametrize("key", ["", "kéy", "a key", " key", "key\n", "\x7f"])
+def test_a_key_that_no_header_can_hold(key: str) -> None:
+    with pytest.raises(OptionError, match="of visible ASCII characters, without spaces"):
+        Guard(api_key=key)
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,15 @@
-"""A connection of uvicorn that ends where its client does nothing for too long.
+"""A connection of uvicorn that answers in JSON, and ends where its client does nothing for long.
 
 Needs the extra `embedge[server]`.
 """
 
 import asyncio
+import json
 from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from embedge.serve.openai import error_body
 
 
 class Connection(H11Protocol):  # type: ignore[misc]  # an extra, so mypy may not see its types
@@ -30,6 +33,18 @@ class Connection(H11Protocol):  # type: ignore[misc]  # an extra, so mypy may no
         """Await a request, until its headers are complete."""
         super().data_received(data)
         self._watch_headers()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is not HTTP in the form of all other errors, and close."""
+        body = json.dumps(error_body(msg, "invalid_request_error", "invalid_http")).encode("ascii")
+        head = (
+            "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        )
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete or not cycle.response_started:
+            self.transport.write(head.encode("ascii") + body)
+        self.transport.close()
 
     def pause_writing(self) -> None:
         """Await that the client takes what was written."""

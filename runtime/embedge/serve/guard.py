@@ -10,6 +10,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 
+from embedge.errors import OptionError
+
 OPEN_PATHS = ("/health",)  # asked by whoever starts and watches a server, without its key
 
 
@@ -29,10 +31,21 @@ class Guard:
     Attributes:
         hosts: names, besides localhost and addresses, by which clients may call this server.
         api_key: what `Authorization: Bearer` has to hold; None asks for nothing.
+
+    Raises:
+        OptionError: the key is one that no header can hold as it is.
     """
 
     hosts: Collection[str] = ()
     api_key: str | None = None
+
+    def __post_init__(self) -> None:
+        key = self.api_key
+        if key is not None and not (key and all("!" <= letter <= "~" for letter in key)):
+            raise OptionError(
+                "expected an API key of visible ASCII characters, without spaces: HTTP headers "
+                "carry no others unchanged; choose another key"
+            )
 
     def check(self, path: str, headers: Mapping[str, str]) -> Refusal | None:
         """Why a request is refused, or None; names of ``headers`` are in lower case."""
@@ -49,9 +62,9 @@ class Guard:
                 403, "web pages may not use this server; call it from a program", "web_page"
             )
         if self.api_key is not None and path not in OPEN_PATHS:
-            given = headers.get("authorization", "")
-            expected = f"Bearer {self.api_key}"
-            if not hmac.compare_digest(given.encode("utf-8"), expected.encode("utf-8")):
+            scheme, _, key = headers.get("authorization", "").partition(" ")
+            same = hmac.compare_digest(key.strip().encode("utf-8"), self.api_key.encode("utf-8"))
+            if scheme.lower() != "bearer" or not same:
                 return Refusal(
                     401,
                     "expected the server's API key in 'Authorization: Bearer KEY'",

@@ -25,6 +25,11 @@ from embedge.serve.scheduler import Result, Scheduler
 
 MAX_BODY = 16 * 2**20  # bytes
 _BLOCK = 2**16  # characters of an answer that are handed over at a time
+# Instead of the names of the statuses, which say nothing to do.
+_MESSAGES = {
+    "Not Found": "no such path; there are /v1/embeddings, /v1/models and /health",
+    "Method Not Allowed": "this path has another method; the header Allow says which",
+}
 _KINDS = {401: "authentication_error", 503: "overloaded_error", 504: "timeout_error"}
 
 
@@ -69,6 +74,7 @@ def make_app(encoder: Encoder, scheduler: Scheduler, guard: Guard, limits: Limit
         ],
         exception_handlers={HTTPException: _on_http_exception, Exception: _on_bug},
     )
+    app.router.redirect_slashes = False  # a client would be sent elsewhere without its body
     return _guarded(app, guard)
 
 
@@ -151,6 +157,8 @@ class _Embeddings:
         form = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if form != "application/json":
             raise HTTPException(415, "expected Content-Type: application/json")
+        if request.headers.get("content-encoding", "identity").lower() != "identity":
+            raise HTTPException(415, "expected a body without Content-Encoding; send it as it is")
         self._check_size(int(request.headers.get("content-length", 0)))
 
     def _check_size(self, size: int) -> None:
@@ -228,7 +236,7 @@ def _overloaded() -> Response:
 def _from_exception(error: HTTPException) -> Response:
     if error.status_code == 503:
         return _overloaded()
-    response = _error(error.status_code, error.detail)
+    response = _error(error.status_code, _MESSAGES.get(error.detail, error.detail))
     response.headers.update(error.headers or {})  # Allow, where the method was wrong
     return response
 

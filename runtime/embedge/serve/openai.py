@@ -47,8 +47,7 @@ def parse_body(encoder: Encoder, data: bytes) -> tuple[Request, str]:
     Raises:
         EmbedgeError: the body is not one that can be answered; says why.
     """
-    given = parse_object(data)
-    fields = {name: value for name, value in given.items() if value is not None}  # as .NET sends
+    fields = parse_object(data)
     check_fields(fields, FIELDS)
     _check_model(encoder, fields.get("model"))
     texts = _texts(fields.get("input"))
@@ -98,10 +97,10 @@ def _check_model(encoder: Encoder, name: Any) -> None:
 def _texts(value: Any) -> Any:
     if isinstance(value, str):
         return [value]
-    if isinstance(value, list) and any(isinstance(item, (int, list)) for item in value):
-        raise RequestError(_TOKENS)
     if not isinstance(value, list):
         raise RequestError(f"input: expected a string or a list of strings, got {kind(value)}")
+    if value and type(value[0]) in (int, list):
+        raise RequestError(_TOKENS)
     return value
 
 

@@ -10,6 +10,7 @@ from embedge.errors import EmbedgeError, OptionError, TextError
 from embedge.text.overflow import Overflow, check_overflow
 
 MAX_TEXTS = 4096  # of one request: its answer is held in memory
+_MAX_DIGITS = 1000
 
 
 class RequestError(EmbedgeError):
@@ -85,13 +86,18 @@ def check_fields(fields: Mapping[str, Any], known: tuple[str, ...]) -> None:
 def parse_object(data: bytes) -> dict[str, Any]:
     """A JSON object in UTF-8, without the liberties that Python's reader takes.
 
+    Fields that are null count as left out: some serializers write every field that they know.
+
     Raises:
         RequestError: it is not UTF-8, not JSON (NaN and Infinity are not), nested too deep, names
-            a field twice, or is not an object.
+            a field twice, has an integer beyond all use, or is not an object.
     """
     try:
         value = json.loads(
-            data.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_unique
+            data.decode("utf-8"),
+            parse_constant=_no_constant,
+            parse_int=_integer,
+            object_pairs_hook=_unique,
         )
     except UnicodeDecodeError as error:
         raise RequestError(f"expected UTF-8, got byte 0x{data[error.start]:02x}") from None
@@ -101,7 +107,7 @@ def parse_object(data: bytes) -> dict[str, Any]:
         raise RequestError(f"expected a JSON object: {error}") from None
     if not isinstance(value, dict):
         raise RequestError(f"expected a JSON object, got {kind(value)}")
-    return value
+    return {name: field for name, field in value.items() if field is not None}
 
 
 def kind(value: Any) -> str:
@@ -114,6 +120,12 @@ def kind(value: Any) -> str:
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > _MAX_DIGITS:  # Python would take time with the square of their number
+        raise ValueError(f"an integer has {len(digits)} digits, more than {_MAX_DIGITS}")
+    return int(digits)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -99,10 +99,12 @@ async def _serve(
 
 
 def _listen(address: Address) -> socket.socket:
+    if not 0 <= address.port <= 65535:
+        raise OptionError(f"expected a port from 0 to 65535, got {address.port}")
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     try:
         return socket.create_server((address.host, address.port), family=family)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise OptionError(
             f"cannot listen at {address.host} port {address.port}: {error}; use another --port"
         ) from error
