@@ -16,6 +16,9 @@ from sklearn.pipeline import make_pipeline
 from embedge import Encoder
 from embedge.integrations.sklearn import EmbedgeVectorizer
 
+# An old scikit-learn passes a new SciPy options that it has given up.
+pytestmark = pytest.mark.filterwarnings("ignore:scipy:DeprecationWarning")
+
 TEXTS = ["a a", "a b a", "a", "a a a", "c", "c c", "c b c", "c c c"]
 LABELS = [0, 0, 0, 0, 1, 1, 1, 1]
 
