@@ -96,7 +96,7 @@ def test_an_unknown_measure_is_refused() -> None:
         OptionError, match="expected a measure of cosine, dot, euclidean, manhattan, got 'jaccard'"
     ):
         similarity(LEFT, RIGHT, "jaccard")
-    with pytest.raises(OptionError, match="expected a measure of cosine, .*, got 'jaccard'"):
+    with pytest.raises(OptionError, match="expected a measure of cosine, dot, eucl"):
         similarity_pairwise(LEFT, LEFT, "jaccard")
 
 
