@@ -1,6 +1,8 @@
 """The class for users of sentence-transformers: every argument means the same, or says no."""
 
+import copy
 import inspect
+import pickle
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +13,12 @@ import pytest
 
 from embedge import Encoder, ModelError, OptionError
 from embedge.integrations.precision import quantize
-from embedge.integrations.sentence_transformers import _ENCODE, _LOAD, SentenceTransformer
+from embedge.integrations.sentence_transformers import (
+    _ELSEWHERE,
+    _ENCODE,
+    _LOAD,
+    SentenceTransformer,
+)
 
 from . import tiny
 
@@ -246,6 +253,26 @@ def test_every_argument_is_used_or_refused() -> None:
     used = {"self", "model_name_or_path", "similarity_fn_name", "truncate_dim"}
     used |= {"providers", "threads", "cache_folder", "trust_remote_code", "local_files_only"}
     assert set(inspect.signature(SentenceTransformer.__init__).parameters) == used | set(_LOAD)
+
+
+@pytest.mark.parametrize("name", _ELSEWHERE)
+def test_methods_that_there_are_not_say_what_to_use(name: str, model: SentenceTransformer) -> None:
+    message = re.escape(f"{name} is not supported; use {_ELSEWHERE[name]}")
+    with pytest.raises(AttributeError, match=message):
+        getattr(model, name)
+    assert not hasattr(model, "nothing")
+
+
+def test_the_limit_is_the_files_own(model: SentenceTransformer) -> None:
+    model.max_seq_length = 8
+    with pytest.raises(OptionError, match="max_seq_length=16 is not supported; use embedge export"):
+        model.max_seq_length = 16
+    assert model.max_seq_length == 8
+
+
+def test_a_copy_encodes_the_same(model: SentenceTransformer) -> None:
+    for other in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        np.testing.assert_array_equal(other.encode(TEXTS), model.encode(TEXTS))
 
 
 def test_a_task_that_there_is_not(model: SentenceTransformer) -> None:

@@ -54,6 +54,19 @@ _LOAD: Refusals = {
     "model_card_data": ((None,), "the model card of the folder that is exported"),
     "backend": (("onnx",), "SentenceTransformer(...) without it: onnxruntime runs the model"),
 }
+# Names that code written for sentence-transformers looks for in vain, and what to use instead.
+_THREADS = "SentenceTransformer(..., threads=8): threads take the place of processes"
+_ELSEWHERE = {
+    "start_multi_process_pool": _THREADS,
+    "stop_multi_process_pool": _THREADS,
+    "encode_multi_process": _THREADS,
+    "tokenizer": "tokenize(texts)",
+    "half": "embedge export NAME --format fp16 -o model.onnx",
+    "fit": "sentence-transformers, then embedge export FOLDER -o model.onnx",
+    "save": "a copy of the model file",
+    "save_pretrained": "a copy of the model file, or embedge unpack FILE FOLDER",
+    "push_to_hub": "embedge unpack FILE FOLDER, and upload the folder",
+}
 # What changes no result: nothing is downloaded, and a file holds no code.
 _NO_EFFECT = ("cache_folder", "trust_remote_code", "local_files_only")
 
@@ -113,6 +126,10 @@ class SentenceTransformer:
             raise OptionError(
                 f"similarity_fn_name={measure!r} is not supported; use {own!r}, the model's own"
             )
+
+    def __getattr__(self, name: str) -> Any:
+        instead = f" is not supported; use {_ELSEWHERE[name]}" if name in _ELSEWHERE else ""
+        raise AttributeError(f"SentenceTransformer.{name}{instead or ' does not exist'}")
 
     def encode(
         self,
@@ -200,8 +217,13 @@ class SentenceTransformer:
 
     @property
     def max_seq_length(self) -> int:
-        """Longest text in tokens."""
+        """Longest text in tokens; the file's own, which cannot be set to another."""
         return self.encoder.max_tokens
+
+    @max_seq_length.setter
+    def max_seq_length(self, limit: int) -> None:
+        limits = {"max_seq_length": ((self.max_seq_length,), "embedge export --max-tokens")}
+        _refuse(limits, {"max_seq_length": limit})
 
     @property
     def prompts(self) -> Mapping[str, str]:
