@@ -1,4 +1,4 @@
-"""`embedge export`. Imports nothing heavy before it is told to export."""
+"""`embedge export`. Imports nothing heavy before an export begins."""
 
 import argparse
 import dataclasses

@@ -1,6 +1,6 @@
-"""`embedge compare A B --texts FILE`: how far two model files agree, in figures and a picture.
+"""`embedge compare A B --texts FILE`: how much the vectors of two model files differ.
 
-Needs nothing but what running a model needs.
+Needs no more than the runtime does.
 """
 
 import argparse
@@ -39,8 +39,8 @@ def run(arguments: argparse.Namespace) -> int:
     texts = read_texts(arguments.texts, "--texts")
     if len(texts) <= NEIGHBOURS:
         raise OptionError(
-            f"--texts {arguments.texts} holds {len(texts)} different texts; "
-            f"more than {NEIGHBOURS} are needed to compare neighbours"
+            f"expected more than {NEIGHBOURS} different texts in --texts {arguments.texts}, to "
+            f"compare neighbours, got {len(texts)}; add some"
         )
     first, second = Encoder(arguments.first), Encoder(arguments.second)
     if first.dim != second.dim:
@@ -104,7 +104,7 @@ def describe(
 
 
 def table(figures: dict[str, Any]) -> str:
-    """The figures for people."""
+    """The figures as a table."""
     marks = figures["cosine_percentiles"]
     share = figures[f"texts_that_keep_all_{NEIGHBOURS}"]
     skew = figures["anisotropy"]

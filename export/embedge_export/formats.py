@@ -21,7 +21,7 @@ from embedge_export.source.load import Source
 from embedge_export.steps import Notify
 
 Format = Literal["int8", "fp16", "fp32"]
-Made = tuple[onnx.ModelProto, dict[str, Any]]  # a graph, and what its report says of its making
+Made = tuple[onnx.ModelProto, dict[str, Any]]  # a graph, and what its report says about it
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class _Scheme:
     """How a format is made of the fp32 graph, and the mean cosine below which it is broken."""
 
     make: Callable[[onnx.ModelProto, Source, Calibration, Notify], Made]
-    portable: bool  # from the graph of onnx's own operators
+    portable: bool  # from the graph with onnx's own operators only
     quantization: str
     mean_cosine: float
 

@@ -1,4 +1,4 @@
-"""`embedge models`: the models that have a recipe. Needs nothing but what running a model needs."""
+"""`embedge models`: the models that have a recipe. Needs no more than the runtime does."""
 
 import argparse
 import json

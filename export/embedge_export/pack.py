@@ -61,14 +61,14 @@ def pack(
             f"the file would have {len(data):,} bytes, and protobuf allows {_MAX_BYTES:,}; "
             "export it as int8, which has about a quarter of the fp32 size",
         )
-    parse(data, Path("the packed file"))  # what the runtime would refuse must not leave here
+    parse(data, Path("the packed file"))  # the runtime must accept it
     return data
 
 
 def _completed(
     settings: ModelSettings, tokenizer_json: str, opsets: Mapping[str, int]
 ) -> ModelSettings:
-    """The settings with what the graph and the tokenizer say of themselves."""
+    """The settings with what follows from the graph and the tokenizer."""
     tokenizer = TextTokenizer(tokenizer_json, settings.max_tokens)
     return replace(
         settings,
@@ -80,7 +80,7 @@ def _completed(
 
 
 def _strip(model: onnx.ModelProto) -> None:
-    """Drop what a tracer leaves behind: source paths, notes, stale shapes."""
+    """Drop what a tracer adds: source paths, notes, shapes of other inputs."""
     del model.metadata_props[:]
     del model.graph.value_info[:]
     del model.graph.metadata_props[:]

@@ -65,7 +65,7 @@ def export(
         OptionError: the format is unknown, or the calibration texts or the target make no sense.
     """
     if format not in get_args(Format):
-        raise OptionError(f"unknown format {format!r}; known: {', '.join(get_args(Format))}")
+        raise OptionError(f"expected format to be {' or '.join(get_args(Format))}, got {format!r}")
     outputs = {format: Path(output)}
     options = Calibration.of(calibration, target)
     return _export(Recipe.of(source), outputs, options, pairs, notify)[format]
@@ -183,11 +183,13 @@ def _read_back(
     """Raise ExportError unless a file gives the vectors of its draft."""
     written = encode_probes(Encoder(path, dim=settings.dim).encode, probes)
     if not np.array_equal(written, result.vectors):
-        raise ExportError("verify", "the file gives other vectors than its draft")
+        raise ExportError(
+            "verify", "the file gives other vectors than its draft; report this as a bug"
+        )
 
 
 def _writable_folder(outputs: Iterable[Path]) -> Path:
-    """The folder of the outputs; refused now rather than after minutes of work.
+    """The folder of the outputs; checked before minutes of work.
 
     Raises:
         ExportError: it is missing, nothing can be written in it, or an output is a folder.
@@ -235,7 +237,9 @@ def _probes(recipe: Recipe, source: Source) -> list[ProbeText]:
 def _settings(source: Source, dim: int) -> ModelSettings:
     pool = source.modules[0]
     if not isinstance(pool, head.Pool):
-        raise ExportError("source", "the module after the transformer should be Pooling")
+        raise ExportError(
+            "source", "expected Pooling as the module after the transformer; save the model with it"
+        )
     return ModelSettings(
         name=source.name,
         dim=dim,

@@ -12,7 +12,7 @@ Verified = Literal["real weights", "architecture", "not exported"]
 _LISTS = ("probes", "languages", "matryoshka_dims")
 HUB_CACHE = "models--"  # how the hub's cache names the folder of a repository
 
-# Short and long, plain and odd: what a machine must get right to be trusted with a file.
+# Short and long texts, and some that tokenizers get wrong.
 PROBES = (
     "A man is eating food.",
     "How do I reset a forgotten password?",
@@ -90,10 +90,10 @@ class Recipe:
                 raise ExportError("recipe", f"{path}: unknown key {key!r}; known keys: {known}")
             if not isinstance(value, kinds[key]):
                 kind = kinds[key].__name__
-                raise ExportError("recipe", f"{path}: {key} should be a {kind}, got {value!r}")
+                raise ExportError("recipe", f"{path}: expected {key} to be a {kind}, got {value!r}")
         if values.get("verified") not in (None, *get_args(Verified)):
             known = ", ".join(map(repr, get_args(Verified)))
-            raise ExportError("recipe", f"{path}: verified should be one of {known}")
+            raise ExportError("recipe", f"{path}: expected verified to be one of {known}")
         if "source" not in values:
             raise ExportError("recipe", f"{path}: the key 'source' is missing")
         return cls(**_localized(values, path.parent))

@@ -1,4 +1,4 @@
-"""Lines that say what an export does, and that it is still at work."""
+"""Report the steps of an export, and that a long one is still running."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from embedge.errors import EmbedgeError, ExportError
 
 Notify = Callable[[str], None]
 
-SECONDS = 15.0  # of silence in a step before a line says that it goes on
+SECONDS = 15.0  # without a line in a step before one says that it is still running
 
 
 @contextmanager
 def step(name: str, notify: Notify) -> Iterator[Notify]:
-    """Run one step of an export; yields what says something about it.
+    """Run one step of an export; yields a function that reports about it.
 
-    What goes wrong gets the name of the step. A step that says nothing for `SECONDS` says that it
-    is still running, and for how long.
+    Errors get the name of the step. A step that reports nothing for `SECONDS` reports that it is
+    still running, and for how long.
 
     Raises:
         ExportError: the step failed.

@@ -302,7 +302,7 @@ def test_verify_vectors(run: Command, capsys: pytest.CaptureFixture[str]) -> Non
     run("embed", "a.txt", "-o", "v.npy")
     assert main(["verify", "v.npy"]) == 0
     out = capsys.readouterr().out
-    assert out == "v.npy: 4 vectors of tiny, as they were written: their checksums hold.\n"
+    assert out == "v.npy: 4 vectors of tiny, as they were written: their checksums match.\n"
     assert main(["verify", "v.npy", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["rows"] == 4
     data = bytearray(Path("v.npy").read_bytes())

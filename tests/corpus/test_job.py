@@ -334,7 +334,7 @@ def test_bad_rows_are_skipped_and_counted(
     assert (tmp_path / "v.npy.ids").read_text() == "0\n1\n4\n"
     skipped = (tmp_path / "v.npy.skipped").read_text().splitlines()
     file = (tmp_path / "a.jsonl").as_posix()
-    reason = "the field 'text' should be a string, but is 5"
+    reason = "expected the field 'text' to be a string, got 5"
     assert json.loads(skipped[1]) == {
         "number": 3, "file": file, "line": 4, "reason": reason, "row": '{"text": 5}',
     }  # fmt: skip
@@ -395,7 +395,7 @@ def test_outputs_that_cannot_be(encoder: Encoder, tmp_path: Path) -> None:
     (tmp_path / "v.npy").mkdir()
     with pytest.raises(OptionError, match=r"v\.npy cannot be written: it is a folder"):
         run(tmp_path / "v.npy")
-    with pytest.raises(OptionError, match=r"dtype should be one of float32, .* but is 'int4'"):
+    with pytest.raises(OptionError, match=r"expected dtype to be one of float32, .* got 'int4'"):
         run(tmp_path / "w.npy", dtype="int4")
     assert [path.name for path in tmp_path.iterdir()] == ["v.npy"]
     (tmp_path / "a.jsonl").write_text(LINES)

@@ -110,7 +110,7 @@ def test_the_same_bytes_however_it_is_chunked_and_resumed(
     broken = documents(LONG, SHORT, LONG * 2)
     broken["d.jsonl"] = str(broken["d.jsonl"]) + '\n{"text": 5}'
     cut = tmp_path / "cut.jsonl"
-    with pytest.raises(CorpusError, match=r"line 4: the field 'text' should be a string"):
+    with pytest.raises(CorpusError, match=r"line 4: expected the field 'text' to be a string"):
         embed_corpus(encoder, corpus(broken), cut, passages=split, chunk=3)
     with pytest.raises(CorpusError, match=r"passages is .*'tokens': 13"):
         embed_corpus(encoder, corpus(files), cut, passages=PassageOptions(13, 0, context, True))
@@ -221,6 +221,6 @@ def test_the_command(
     expected = [LONG, *(part.text for part in encoder.passages(LONG, 12, 2)), SHORT, SHORT]
     assert [row["text"] for row in rows] == expected
     assert main([*common, "--overlap", "2", "--output", "v.jsonl"]) == 2
-    assert "--overlap is about passages; add --passages" in capsys.readouterr().err
+    assert "expected --passages beside --overlap, got none; add it" in capsys.readouterr().err
     assert main([*common, "--passages"]) == 2
     assert "--passages is for files, which need --output too" in capsys.readouterr().err

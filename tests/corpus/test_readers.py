@@ -42,16 +42,16 @@ def test_jsonl(corpus: MakeCorpus) -> None:
         (b'"a"', "not a JSON object"),
         (b"{}", "there is no field 'text' (fields: none)"),
         (b'{"x": 1, "y": 2}', "there is no field 'text' (fields: 'x', 'y')"),
-        (b'{"text": null, "id": 1}', "the field 'text' should be a string, but is null"),
-        (b'{"text": 1.5, "id": 1}', "the field 'text' should be a string, but is 1.5"),
-        (b'{"text": ["a"], "id": 1}', "the field 'text' should be a string, but is a list"),
-        (b'{"text": {}, "id": 1}', "the field 'text' should be a string, but is an object"),
+        (b'{"text": null, "id": 1}', "expected the field 'text' to be a string, got null"),
+        (b'{"text": 1.5, "id": 1}', "expected the field 'text' to be a string, got 1.5"),
+        (b'{"text": ["a"], "id": 1}', "expected the field 'text' to be a string, got a list"),
+        (b'{"text": {}, "id": 1}', "expected the field 'text' to be a string, got an object"),
         (b'{"text": "\\ud800", "id": 1}', "'text' is not valid Unicode (lone surrogate U+D800)"),
         (b'{"text": "\xe9", "id": 1}', "not valid UTF-8 (byte 0xe9 at 10)"),
         (b'{"text": "a"}', "there is no field 'id' (fields: 'text')"),
-        (b'{"text": "a", "id": null}', "the id 'id' should be a string or an integer, but is null"),
-        (b'{"text": "a", "id": true}', "the id 'id' should be a string or an integer, but is true"),
-        (b'{"text": "a", "id": 1.0}', "the id 'id' should be a string or an integer, but is 1.0"),
+        (b'{"text": "a", "id": null}', "the id 'id' to be a string or an integer, got null"),
+        (b'{"text": "a", "id": true}', "the id 'id' to be a string or an integer, got true"),
+        (b'{"text": "a", "id": 1.0}', "the id 'id' to be a string or an integer, got 1.0"),
     ],
 )
 def test_bad_json_lines(corpus: MakeCorpus, line: bytes, reason: str) -> None:
@@ -112,8 +112,8 @@ def test_parquet_and_arrow(corpus: MakeCorpus, tmp_path: Path, kind: str) -> Non
     rows = list(corpus({f"a.{kind}": (tmp_path / f"a.{kind}").read_bytes()}, id="id"))
     assert good([rows[0], rows[3]]) == [(1, "one", 1), (4, "four", 4)]
     assert bad(rows) == [
-        (2, "the field 'text' should be a string, but is null"),
-        (3, "the field 'text' should be a string, but is binary"),
+        (2, "expected the field 'text' to be a string, got null"),
+        (3, "expected the field 'text' to be a string, got binary"),
     ]
     assert rows[2].raw == {"id": 3, "text": b"thr\xff"}
 

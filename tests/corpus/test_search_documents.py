@@ -79,7 +79,7 @@ def test_stored_passages(run: Command) -> None:
     assert run.rows("c c", "v.jsonl", "--passages") == now
     run("embed", *stored, "--output", "alone.jsonl")
     out, err = run("search", "c c", "alone.jsonl", "--passages", "--json")
-    assert "ranked by their best passage alone: there are no vectors of whole documents" in err
+    assert "ranked by their best passage only: there are no vectors of whole documents" in err
     rows = [json.loads(line) for line in out.splitlines()]
     assert all(row["document"] is None and row["score"] == row["best_passage"] for row in rows)
     assert {row["id"]: row["best_passage"] for row in rows} == {
@@ -94,7 +94,7 @@ def test_what_does_not_fit_is_refused(run: Command) -> None:
     assert "--passage-tokens says how texts are split, but v.jsonl holds vectors" in message
     assert "add --passages" in run.fails("c", "d.jsonl", "--passage-tokens", "12")
     assert "embedge embed --with-text" in run.fails("c", "v.jsonl", "--explain")
-    assert "--force is about the file of --html" in run.fails("c", "d.jsonl", "--force")
+    assert "expected --html FILE beside --force" in run.fails("c", "d.jsonl", "--force")
     Path("page.html").write_text("mine", encoding="utf-8")
     assert "the file exists" in run.fails("c", "d.jsonl", "--html", "page.html")
     assert Path("page.html").read_text(encoding="utf-8") == "mine"

@@ -1,7 +1,7 @@
-"""One table of transformer architectures, and tiny models of them made here, from seeds alone.
+"""One table of transformer architectures, and tiny models of them, made here from seeds.
 
-`scripts/check_architectures` writes the README's table from what it finds; `test_architectures.py`
-holds every row to it.
+`scripts/check_architectures` exports every row and writes the table of docs/models.md;
+`test_architectures.py` exports one of each kind.
 """
 
 import math
@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import torch
 import transformers
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer import modules as st
+from tests.export import traced
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers import trainers as train
 from transformers import PreTrainedTokenizerFast
@@ -48,6 +50,9 @@ class Architecture:
         note: what is worth saying beside the figures.
         why_not: the reason, of one that does not work and has no figures.
         since: the first major version of transformers that has it without code of its own.
+        like: name of a row whose graph is of the same kind; the tests export that one only, and
+            scripts/check_architectures both.
+        by_lanes: operators of its int8 graph whose last bits differ between AVX2 and AVX-512.
     """
 
     name: str
@@ -59,6 +64,8 @@ class Architecture:
     note: str = ""
     why_not: str = ""
     since: str = ""
+    like: str = ""
+    by_lanes: frozenset[str] = frozenset()
 
     @property
     def missing(self) -> str:
@@ -109,6 +116,7 @@ ARCHITECTURES = (
         "XLMRobertaConfig",
         ("Unigram", "XLMRobertaTokenizerFast"),
         settings=_ROBERTA,
+        like="RoBERTa",
     ),
     Architecture(
         "DistilBERT",
@@ -141,6 +149,7 @@ ARCHITECTURES = (
         "ElectraConfig",
         ("WordPiece", "ElectraTokenizerFast"),
         settings=_bert(embedding_size=32),
+        like="BERT",
     ),
     Architecture(
         "CamemBERT",
@@ -148,6 +157,7 @@ ARCHITECTURES = (
         ("Unigram", "CamembertTokenizerFast"),
         pooling="max",
         settings=_ROBERTA,
+        like="RoBERTa",
     ),
     Architecture(
         "DeBERTa-v2",
@@ -206,12 +216,20 @@ ARCHITECTURES = (
         },
         dense=(96, WIDTH),
     ),
-    Architecture("ERNIE", "ErnieConfig", ("WordPiece", "BertTokenizerFast"), settings=_bert()),
+    Architecture(
+        "ERNIE",
+        "ErnieConfig",
+        ("WordPiece", "BertTokenizerFast"),
+        settings=_bert(),
+        like="BERT",
+    ),
     Architecture(
         "ConvBERT",
         "ConvBertConfig",
         ("WordPiece", "ConvBertTokenizerFast"),
         settings=_bert(embedding_size=WIDTH),
+        # A softmax over something else than the scores of heads in fours.
+        by_lanes=frozenset({"Softmax"}),
     ),
     Architecture(
         "RoFormer",
@@ -225,6 +243,7 @@ ARCHITECTURES = (
         "Data2VecTextConfig",
         ("byte-level BPE", "RobertaTokenizerFast"),
         settings=_ROBERTA,
+        like="RoBERTa",
     ),
     Architecture(
         "XLM-RoBERTa-XL",
@@ -237,6 +256,7 @@ ARCHITECTURES = (
         "RemBertConfig",
         ("Unigram", "RemBertTokenizerFast"),
         settings=_bert(input_embedding_size=32, output_embedding_size=32),
+        like="BERT",
     ),
     Architecture(
         "BigBird",
@@ -244,14 +264,22 @@ ARCHITECTURES = (
         ("Unigram", "BigBirdTokenizerFast"),
         settings=_bert(attention_type="original_full"),
         note="full attention only",
+        like="BERT",
     ),
-    Architecture("mT5 encoder", "MT5Config", ("Unigram", "T5TokenizerFast"), settings=_T5),
+    Architecture(
+        "mT5 encoder",
+        "MT5Config",
+        ("Unigram", "T5TokenizerFast"),
+        settings=_T5,
+        like="T5 encoder",
+    ),
     Architecture(
         "Qwen2",
         "Qwen2Config",
         ("byte-level BPE", "Qwen2TokenizerFast"),
         pooling="lasttoken",
         settings=_DECODER,
+        like="Llama",
     ),
     Architecture(
         "Mistral",
@@ -259,6 +287,7 @@ ARCHITECTURES = (
         ("BPE with byte fallback", "LlamaTokenizerFast"),
         pooling="lasttoken",
         settings=_DECODER | {"sliding_window": _SLIDING},
+        like="Llama",
     ),
     Architecture(
         "Llama",
@@ -343,11 +372,12 @@ class Verified:
     """What was found of one architecture, over `texts`; cosines are to PyTorch's vectors.
 
     Attributes:
-        spread: mean cosine of different texts: near 1, the cosines below would prove nothing.
+        spread: mean cosine of different texts: near 1, the cosines below would show nothing.
         cosines: (minimum, mean) of each format.
-        invariant: the formats whose vectors are bit-identical alone and in a batch.
+        invariant: the formats whose vectors are bit-identical in a call of one text and in a batch.
         padding: largest difference of a component to PyTorch's, padded left and right alike.
         cut: whether a text longer than the model takes was among the texts.
+        by_lanes: operators of the int8 graph whose bits depend on the CPU, beside those expected.
     """
 
     spread: float
@@ -355,6 +385,7 @@ class Verified:
     invariant: set[str]
     padding: float
     cut: bool
+    by_lanes: frozenset[str]
 
     def shortcomings(self) -> list[str]:
         """What keeps the architecture from counting as supported."""
@@ -367,6 +398,7 @@ class Verified:
             "vectors depend on their batch": self.invariant >= {"fp32", "int8"},
             # 2.1e-5 is RoFormer's, traced by PyTorch's exporter; the others stay below 2e-5.
             f"padding changes a vector by {self.padding:.1g}": self.padding < 2.5e-5,
+            f"other bits on another CPU, by {set(self.by_lanes)}": not self.by_lanes,
         }
         return [what for what, holds in demands.items() if not holds]
 
@@ -385,11 +417,11 @@ def verify(architecture: Architecture, folder: Path) -> Verified:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", embedge.TruncationWarning)
             vectors = encoder.encode(words)
-            alone = np.array([encoder.encode(text) for text in words])
+            single = np.array([encoder.encode(text) for text in words])
         cosine = (vectors.astype(np.float64) * reference).sum(1)
         cosines[format] = (float(cosine.min()), float(cosine.mean()))
         cut = cut or encoder.truncated > 0
-        if np.array_equal(vectors, alone):
+        if np.array_equal(vectors, single):
             invariant.add(format)
     session = ort.InferenceSession(folder / "model.fp32.onnx")
     differences = [
@@ -397,7 +429,8 @@ def verify(architecture: Architecture, folder: Path) -> Verified:
         for feeds, expected in padded.values()
     ]
     spread = float((reference @ reference.T)[~np.eye(len(words), dtype=bool)].mean())
-    return Verified(spread, cosines, invariant, float(max(differences)), cut)
+    by_lanes = traced.by_lanes(onnx.load(folder / "model.int8.onnx")) ^ architecture.by_lanes
+    return Verified(spread, cosines, invariant, float(max(differences)), cut, frozenset(by_lanes))
 
 
 def _padded(source: Source, side: str) -> tuple[dict[str, np.ndarray], np.ndarray]:

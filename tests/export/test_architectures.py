@@ -1,11 +1,12 @@
-"""Every row of the table of architectures, exported and held against PyTorch."""
+"""One architecture of each kind, exported and compared with PyTorch.
+
+`scripts/check_architectures` does the same for every row of the table.
+"""
 
 import re
 from pathlib import Path
 
-import onnx
 import pytest
-from tests.export import traced
 
 from embedge.errors import ExportError
 from embedge_export import export
@@ -14,16 +15,19 @@ from .architectures import ARCHITECTURES, ROOT, TOKENIZERS, Architecture, build,
 
 
 @pytest.mark.parametrize(
-    "row", [row for row in ARCHITECTURES if not row.why_not], ids=lambda row: row.name
+    "row",
+    [row for row in ARCHITECTURES if not row.why_not and not row.like],
+    ids=lambda row: row.name,
 )
 def test_what_works(row: Architecture, tmp_path: Path) -> None:
     if row.missing:
         pytest.skip(row.missing)
     assert verify(row, tmp_path).shortcomings() == []
-    # So that int8 vectors are the same bits on CPUs with AVX2 and with AVX-512. ConvBERT has a
-    # softmax over something else than the scores of heads in fours.
-    expected = {"Softmax"} if row.name == "ConvBERT" else set()
-    assert traced.by_lanes(onnx.load(tmp_path / "model.int8.onnx")) == expected
+
+
+def test_every_other_row_is_like_one_that_is_exported() -> None:
+    exported = {row.name for row in ARCHITECTURES if not row.why_not and not row.like}
+    assert {row.like for row in ARCHITECTURES if row.like} <= exported
 
 
 @pytest.mark.parametrize(
@@ -55,5 +59,5 @@ def names_in_the_table() -> list[str]:
 
 
 def test_the_table_lists_them_all() -> None:
-    """scripts/check_architectures --write README.md writes the table."""
+    """scripts/check_architectures --write docs/models.md writes the table."""
     assert names_in_the_table() == [row.name for row in ARCHITECTURES]

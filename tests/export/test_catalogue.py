@@ -93,5 +93,5 @@ def test_a_model_of_another_dim_than_its_recipes_is_refused(
 
 def test_a_recipe_cannot_claim_what_is_no_word_for_it(tmp_path: Path) -> None:
     (tmp_path / "recipe.toml").write_text('source = "a/b"\nverified = "certainly"\n')
-    with pytest.raises(ExportError, match="verified should be one of 'real weights', 'arch"):
+    with pytest.raises(ExportError, match="expected verified to be one of 'real weights', 'arch"):
         Recipe.of(tmp_path)

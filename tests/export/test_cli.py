@@ -57,7 +57,7 @@ def test_calibration_texts_of_ones_own_change_the_file(
     ("arguments", "message"),
     [
         (["./missing"], "embedge: source: ./missing: there is no such recipe or folder"),
-        (["SOURCE", "--pooling", "median"], "embedge: source: unknown pooling 'median'"),
+        (["SOURCE", "--pooling", "median"], "embedge: source: expected pooling of mean"),
         (["SOURCE", "--calibration", "none.txt"], "embedge: --calibration none.txt cannot be"),
     ],
 )

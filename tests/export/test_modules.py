@@ -87,7 +87,7 @@ def test_positions_that_are_kept_for_padding_do_not_count(tmp_path: Path) -> Non
     RobertaModel(config).save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
     assert load(Recipe(str(tmp_path / "model"))).max_tokens == 65
-    with pytest.raises(ExportError, match="max_tokens is 66, but the model has 65 positions"):
+    with pytest.raises(ExportError, match="expected max_tokens of at most 65 positions, got 66"):
         load(Recipe(str(tmp_path / "model"), max_tokens=66))
     export(tmp_path / "model", tmp_path / "model.onnx", format="fp32")
     encoder = Encoder(tmp_path / "model.onnx")

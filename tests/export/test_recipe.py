@@ -47,7 +47,7 @@ def test_a_missing_path_is_not_taken_for_a_hub_id(path: str) -> None:
     [
         ('sorce = "a/b"', "unknown key 'sorce'; known keys: source, name"),
         ('name = "x"', "the key 'source' is missing"),
-        ('source = "a/b"\nmax_tokens = "many"', "max_tokens should be a int, got 'many'"),
+        ('source = "a/b"\nmax_tokens = "many"', "expected max_tokens to be a int, got 'many'"),
         ('source = "a', "not valid TOML"),
     ],
 )

@@ -58,7 +58,7 @@ def test_pooling_and_limits_can_be_overridden(sentence_folder: Path) -> None:
     ("change", "message"),
     [
         ({"weights_sha256": "0" * 64}, "but the recipe expects 0000"),
-        ({"pooling": "median"}, "unknown pooling 'median'; known: mean, cls"),
+        ({"pooling": "median"}, "expected pooling of mean, cls, .*got 'median'"),
         ({"max_tokens": 257}, "max_tokens is 257, but the model has 256 positions"),
     ],
 )

@@ -138,7 +138,7 @@ def test_wrong_vectors_are_not_taken(tmp_path: Path) -> None:
     )
     found = measuring.measure(path, "cpu", 0.01)
     assert found.cosine == pytest.approx(0.96, abs=1e-6)
-    assert found.problem == "wrong vectors: the probes do not hold"
+    assert found.problem == "wrong vectors: the probes failed"
 
 
 def test_a_file_that_cannot_be_loaded_is_a_row_with_the_reason() -> None:

@@ -178,7 +178,7 @@ def test_info_and_verify_know_the_default_model(capsys: Capture) -> None:
     assert main(["info", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["name"] == "all-MiniLM-L6-v2"
     assert main(["verify"]) == 0
-    assert "The probes hold" in capsys.readouterr().out
+    assert "The probes passed" in capsys.readouterr().out
 
 
 def test_verify_says_that_the_probes_hold(tiny_file: Path, capsys: Capture) -> None:
@@ -186,7 +186,7 @@ def test_verify_says_that_the_probes_hold(tiny_file: Path, capsys: Capture) -> N
     assert capsys.readouterr() == (
         "file's own  source fp32  text\n"
         "  1.000000     1.000000  a b\n"
-        "The probes hold: cosine to the file's own vectors at least 0.999.\n",
+        "The probes passed: cosine to the file's own vectors at least 0.999.\n",
         "",
     )
 
@@ -197,7 +197,7 @@ def test_verify_says_that_they_do_not(tmp_path: Path, capsys: Capture) -> None:
     assert main(["verify", str(path)]) == 1
     out = capsys.readouterr().out
     assert "  0.960000     1.000000  a b\n" in out
-    assert "The probes DO NOT HOLD" in out
+    assert "The probes FAILED" in out
     assert main(["verify", "--json", str(path)]) == 1
     verdict = json.loads(capsys.readouterr().out)
     assert verdict["holds"] is False

@@ -77,7 +77,7 @@ def test_truncation_does_not_normalize_unless_asked(tiny_file: Path) -> None:
 
 @pytest.mark.parametrize("dim", [0, 3, -1, 1.5, "1"])
 def test_a_dim_that_there_is_not(dim: Any, model: SentenceTransformer) -> None:
-    message = re.escape(f"truncate_dim should be an integer from 1 to 2 or None, but is {dim!r}")
+    message = re.escape(f"expected truncate_dim to be an integer from 1 to 2 or None, got {dim!r}")
     with pytest.raises(OptionError, match=message):
         model.encode(TEXTS, truncate_dim=dim)
 
@@ -277,5 +277,5 @@ def test_a_copy_encodes_the_same(model: SentenceTransformer) -> None:
 
 def test_a_task_that_there_is_not(model: SentenceTransformer) -> None:
     task: Any = "retrieval"
-    with pytest.raises(OptionError, match="task should be 'query', 'document' or None"):
+    with pytest.raises(OptionError, match="expected task to be 'query', 'document' or None"):
         model.encode(TEXTS, task=task)

@@ -167,7 +167,7 @@ class Graph:
         return order
 
     def runner(self, names: Sequence[str]) -> Callable[[Mapping[str, Array]], list[Array]]:
-        """What computes the values of `names` from inputs: on the CPU, nothing optimized.
+        """A function that computes the values of `names` from inputs: on the CPU, not optimized.
 
         Each call takes one thread: the last bits of a sum may depend on how many there are.
         """

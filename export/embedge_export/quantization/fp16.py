@@ -1,7 +1,7 @@
 """fp32 graph to fp16, for GPUs and CoreML: half the size, float32 where sixteen bits are too few.
 
 Kept in float32: both outputs; the head, whose sums and lengths leave the range of fp16; squares and
-their means (RMS normalization); and whatever computes positions, which are whole numbers beyond
+their means (RMS normalization); and whatever computes positions, which are integers beyond
 2048. Inputs and outputs keep their types.
 """
 

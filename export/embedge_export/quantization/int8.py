@@ -142,7 +142,7 @@ def _quantized(
 ) -> tuple[str, QuantizedActivation]:
     """Quantize an activation, of which `rows` (T, K) are samples, and the layers' weights."""
     name, without_outliers, rows, layers = work
-    # Each token counts by its relative error, so that the few huge ones do not decide alone.
+    # Each token counts by its relative error, so that the few huge ones do not dominate.
     energy = sum(np.square(rows @ weight).sum(1) for weight, _ in layers)
     share = 1 / (energy + np.median(energy) + 1e-12)
     share = (share / share.sum()).astype(np.float32)

@@ -1,6 +1,6 @@
-"""Ranges of activations in eight bits, chosen by texts other than those that they are judged by.
+"""Ranges of activations in eight bits, chosen on other texts than those that they are measured on.
 
-A range that covers the samples best fits them too well: what one text alone makes large, another
+A range that covers the samples best fits them too well: what is large in one text only, another
 text exceeds and is clipped. So smoothing and headroom are cross-validated: both are chosen on one
 half of the samples by their error on the other half, and the other way round.
 """

@@ -2,7 +2,7 @@
 
 The plain scheme is measured on texts that were not used to choose ranges. If it misses the target,
 outlier channels go to fp32 (some percent of the time at most); if that is not enough, each
-activation's share in the error is measured by giving it more precision alone, and those that give
+activation's share in the error is measured by giving only it more precision, and those that give
 most for their cost get it, until the target is met.
 """
 
@@ -26,7 +26,7 @@ from embedge_export.quantization.products import Precision
 MEAN_COSINE = 0.998
 PERCENTILE_SHARE = 2.5  # the 1st percentile may miss 1 by so many times what the mean may
 OUTLIER_RATIO = 0.5  # channels are outliers if the others stay below this share of the largest
-SAMPLE_TOKENS, SAMPLE_TEXTS = 64, 24  # what a single activation is judged by
+SAMPLE_TOKENS, SAMPLE_TEXTS = 64, 24  # that a single activation is measured with
 ROUNDS = 6  # of more precision and a full measurement
 WORKERS = 2  # graphs that run at a time
 

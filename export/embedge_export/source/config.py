@@ -30,7 +30,7 @@ def transformer_settings(transformer: Any) -> TransformerSettings:
 
 
 def _special_tokens(tokenizer: Any) -> dict[str, Any]:
-    """Special tokens by role: "cls_token" and its kin, each a single token."""
+    """Special tokens by role: "cls_token", "sep_token" and others, each a single token."""
     return {
         role: token
         for role, token in tokenizer.special_tokens_map.items()

@@ -127,7 +127,7 @@ def _inside(folder: Path, name: str) -> Path:
 
 
 def _routes(kind: str, folder: Path) -> list[tuple[str, Path]]:
-    """The modules of the only route of a Router; nothing where the module is no Router."""
+    """The modules of the only route of a Router; nothing where the module is not a Router."""
     if kind.rpartition(".")[2] not in _ROUTERS:
         return []
     routes = read_json(folder / "router_config.json", {})
@@ -210,7 +210,7 @@ def read_json(path: Path, default: Any) -> Any:
     """The value in a JSON file, of the type of ``default``, which stands for a missing file.
 
     Raises:
-        ExportError: the file is no JSON, or holds another type.
+        ExportError: the file is not JSON, or holds another type.
     """
     if not path.is_file():
         return default
@@ -219,5 +219,8 @@ def read_json(path: Path, default: Any) -> Any:
     except (OSError, ValueError) as error:
         raise ExportError("source", f"{path} is not valid JSON: {error}") from error
     if not isinstance(value, type(default)):
-        raise ExportError("source", f"{path} should hold a JSON {type(default).__name__}")
+        raise ExportError(
+            "source",
+            f"{path}: expected a JSON {type(default).__name__}, got {type(value).__name__}",
+        )
     return value

@@ -1,4 +1,4 @@
-"""sentence-transformers' modules in our terms; what is not known is refused, never skipped."""
+"""sentence-transformers' modules as ours; an unknown one is refused, never skipped."""
 
 import string
 from collections.abc import Mapping, Sequence
@@ -49,7 +49,7 @@ def modules(model: SentenceTransformer) -> tuple[Module, ...]:
     """The modules behind the transformer.
 
     Raises:
-        ExportError: one of them, or something that it is told to do, is not supported.
+        ExportError: one of them, or one of its settings, is not supported.
     """
     transformer, *head = list(model)
     if not isinstance(transformer, st.Transformer):
@@ -72,7 +72,10 @@ def _module(module: torch.nn.Module, transformer: Any, prompts: Mapping[str, str
             if activation is None:
                 raise _unsupported(module.activation_function)
             if module.module_input_name != module.module_output_name:
-                raise ExportError("source", "a Dense module beside the sentence vector")
+                raise ExportError(
+                    "source",
+                    "a Dense module of other values than the sentence vector is not supported",
+                )
             bias = module.linear.bias
             return Dense(
                 _array(module.linear.weight.T), None if bias is None else _array(bias), activation
@@ -97,21 +100,21 @@ def _unsupported(module: object) -> ExportError:
 def _prompt(transformer: Any, text: str) -> Prompt:
     """A prompt by its tokens: those it always starts with, and how many are left out.
 
-    Left out are as many as sentence-transformers leaves out: the tokens of the prompt alone but for
+    Left out are as many as sentence-transformers leaves out: the tokens of the prompt itself except
     a special token at its end. The last of them may become another token before a text.
     """
     tokenizer = transformer.tokenizer
     following = ["", *string.printable, *calibration_texts()]  # what may stand behind a prompt
-    alone, *others = (
+    own, *others = (
         transformer.preprocess([text + more])["input_ids"][0].tolist() for more in following
     )
-    count = len(alone) - (alone[-1] in tokenizer.all_special_ids)
-    start = _common_start([alone[:count], *others])
+    count = len(own) - (own[-1] in tokenizer.all_special_ids)
+    start = _common_start([own[:count], *others])
     if set(start) <= set(tokenizer.all_special_ids):
         raise ExportError(
             "source",
             f"the pooling leaves out the prompt {text!r}, but a text after it changes its very "
-            "first token, so that it cannot be told from other texts; give other prompts",
+            "first token, so that it cannot be recognized; give other prompts",
         )
     return Prompt(tuple(start), count)
 
@@ -153,7 +156,7 @@ def set_pooling(model: SentenceTransformer, pooling: str) -> str:
     """Use another pooling mode; returns the model's own, modes joined by "+"."""
     names = {ours: theirs for theirs, ours in POOLING.items()}
     if pooling not in names:
-        raise ExportError("source", f"unknown pooling {pooling!r}; known: {', '.join(names)}")
+        raise ExportError("source", f"expected pooling of {', '.join(names)}, got {pooling!r}")
     own = "none"
     for module in model:
         if isinstance(module, st.Pooling):
@@ -174,7 +177,8 @@ def max_tokens(model: SentenceTransformer, asked: int | None) -> int:
     positions = _positions(model[0].auto_model)
     if asked is not None and positions is not None and asked > positions:
         raise ExportError(
-            "source", f"max_tokens is {asked}, but the model has {positions} positions"
+            "source",
+            f"expected max_tokens of at most {positions} positions, got {asked}",
         )
     called = asked_length(model[0]) if asked is None else None
     limits = [n for n in (limit, positions, called) if n is not None and n < _UNLIMITED]
@@ -196,7 +200,7 @@ def set_max_tokens(model: SentenceTransformer, limit: int) -> None:
 
 
 def _positions(transformer: Any) -> int | None:
-    """Tokens that the position table holds. RoBERTa and its kin keep its first rows for padding."""
+    """Tokens that the position table has rows for; RoBERTa's first rows are for padding."""
     found = getattr(transformer.config, "max_position_embeddings", None)
     if not isinstance(found, int) or found <= 0:  # -1 or absent: no table
         return None

@@ -14,7 +14,7 @@ _LOGGERS = (
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Drop warnings, log records and progress bars; what is wrong is found by comparing vectors.
+    """Drop warnings, log records and progress bars; errors are found by comparing vectors.
 
     Exceptions pass through. Bars and prints go to a buffer, because several libraries draw them
     without asking any setting.

@@ -9,7 +9,7 @@ from embedge.text.tokenizer import TextTokenizer
 from embedge_export.quantization.calibration import calibration_texts
 
 # What sentence-transformers may pass to a tokenizer, by the values that mean what the runtime does.
-_HARMLESS: dict[str, tuple[Any, ...]] = {
+_SUPPORTED: dict[str, tuple[Any, ...]] = {
     "padding": (True, False, "longest", "max_length", "do_not_pad"),  # padding is masked
     "padding_side": ("left", "right", None),
     "pad_to_multiple_of": (None,),
@@ -43,7 +43,7 @@ def check_settings(transformer: Any) -> None:
     asked: Mapping[str, Any] = getattr(transformer, "processing_kwargs", None) or {}
     for group in ("common", "text"):
         for key, value in (asked.get(group) or {}).items():
-            if key != "max_length" and value not in _HARMLESS.get(key, ()):
+            if key != "max_length" and value not in _SUPPORTED.get(key, ()):
                 raise _refused(
                     f"processing_kwargs.{group}.{key}", value, "there is no such setting"
                 )
@@ -115,7 +115,7 @@ def _within(text: str, vocabulary: Mapping[str, int], rows: int) -> tuple[str, l
 
 
 def check_ids(transformer: Any, text: str, left_out: Sequence[str], max_tokens: int) -> None:
-    """Hold the runtime's token ids against sentence-transformers', on texts of many kinds.
+    """Compare the runtime's token ids with sentence-transformers', on texts of many kinds.
 
     Raises:
         ExportError: they differ; shows the first text that does.
@@ -134,5 +134,5 @@ def check_ids(transformer: Any, text: str, left_out: Sequence[str], max_tokens: 
                 "source",
                 f"the tokenizer gives sentence-transformers {len(theirs)} token ids for "
                 f"{sample[:40]!r} ({theirs[:_SHOWN]}...), but as tokenizer.json {len(wrapped)} "
-                f"({wrapped[:_SHOWN]}...); something that it does is not in tokenizer.json",
+                f"({wrapped[:_SHOWN]}...); a step of it is not in tokenizer.json",
             )

@@ -13,7 +13,7 @@ from embedge_export.source.kinds import Layout, read_json
 
 _SINGLE = ("model.safetensors", "pytorch_model.bin")
 _POINTER = b"version https://git-lfs.github.com/spec/"
-# Weights that no vector depends on, by the start of their names: a missing one is no loss.
+# Weights that no vector depends on, by the start of their names: they may be missing.
 _UNREAD = ("pooler.",)
 # Weights of the head of a language model, which an embedder drops: (end of the architecture's name
 # in config.json, starts of the weights' names).
@@ -93,8 +93,8 @@ def weights_sha256(files: list[Path]) -> str:
 def recorded() -> Iterator[list[dict[str, Any]]]:
     """Record what transformers found missing, unexpected or of another shape while loading.
 
-    It reports that to its log alone, and goes on with random numbers. `from_pretrained` returns the
-    report where it is asked to, which the code that calls it (sentence-transformers) does not.
+    It reports that only in its log, and continues with random numbers. `from_pretrained` returns
+    the report where it is asked to, which the code that calls it (sentence-transformers) does not.
     """
     found: list[dict[str, Any]] = []
     own = PreTrainedModel.__dict__["from_pretrained"]
@@ -147,7 +147,7 @@ def check_loaded(reports: list[dict[str, Any]], config: Mapping[str, Any]) -> li
 
 
 def _shape(key: str | tuple[str, Any, Any]) -> str:
-    """A weight of another shape; transformers 4 gives its name alone."""
+    """A weight of another shape; transformers 4 gives only its name."""
     if isinstance(key, str):
         return key
     name, stored, expected = key

@@ -1,4 +1,4 @@
-"""`embedge bench`: what this machine does with model files, and which one to take here."""
+"""`embedge bench`: measure model files on this machine, and recommend one."""
 
 import argparse
 import platform

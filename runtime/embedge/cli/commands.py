@@ -28,7 +28,7 @@ COMMANDS = (
     Command("verify", "run a file's probes on this machine", "embedge.cli.verify"),
     Command("bench", "measure model files on this machine", "embedge.cli.bench"),
     Command("completion", "print a shell's completion script", "embedge.cli.completion"),
-    # The one reach upwards: the exporter is an extra, found only when asked for.
+    # The only imports upwards: the exporter is an extra, imported by name when it is asked for.
     Command("export", "make a model file of a sentence transformer", "embedge_export.cli"),
     Command("models", "list the models that have a recipe", "embedge_export.models"),
     Command("compare", "compare the vectors of two model files", "embedge_export.compare"),

@@ -1,7 +1,6 @@
 """`embedge completion`: a script that completes commands, options and file names in a shell.
 
-shtab writes it, for the shells' own languages are a study of their own; it is an extra, as it is
-needed once, when the script is made.
+shtab writes it. It is an extra, as it is needed only once, when the script is made.
 """
 
 import argparse

@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the vectors of texts, or write those of files."""
     if arguments.output is not None:
         return run_job(arguments, make_encoder(arguments, arguments.dim))
-    passage_options(arguments)  # which says what is missing beside it
+    passage_options(arguments)  # raises where --passages is missing
     defaults = {**READING, "dtype": "float32", "passages": False}
     refuse_given(arguments, defaults, "is for files, which need --output too")
     _warn_of_paths(arguments.text)
@@ -93,7 +93,7 @@ def _answer(
 
 
 def _print_vectors(texts: Sequence[str], vectors: Vectors, as_json: bool) -> None:
-    """Print a line for each text, and let none of it wait in a buffer."""
+    """Print a line for each text, and flush them."""
     short = sys.stdout.isatty()
     for text, vector in zip(texts, vectors, strict=True):
         if as_json:

@@ -52,7 +52,7 @@ def explain_found(
     """Add the words' shares to every match.
 
     Raises:
-        OptionError: a text is not known, or the model's cosines cannot be taken apart.
+        OptionError: a text is not known, or the model's cosines have no shares.
     """
     explained, others = [], 0
     for query, matches in zip(queries, found, strict=True):
@@ -134,8 +134,8 @@ def _item(match: Found) -> str:
     words = match.words or ()
     text = "".join(marked(str(match.text), words, _mark))
     passage = "" if match.cosine == match.score else f"passage {match.cosine:.4f}"
-    facts = [f"{match.score:.4f}", passage, _place(match.fields), strongest(words)]
-    line = " · ".join(html.escape(fact) for fact in facts if fact)
+    parts = [f"{match.score:.4f}", passage, _place(match.fields), strongest(words)]
+    line = " · ".join(html.escape(part) for part in parts if part)
     return f'<li><div class="text">{text}</div><div class="place">{line}</div></li>'
 
 

@@ -49,7 +49,7 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
         "--with-text", action="store_true", help="write the texts beside the vectors, too"
     )
     group.add_argument(
-        "--force", action="store_true", help="overwrite a file that another job has left there"
+        "--force", action="store_true", help="overwrite a file that this job has not written"
     )
     add_quiet_argument(group)
 

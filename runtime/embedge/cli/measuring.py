@@ -30,7 +30,7 @@ Clock = Callable[[], float]
 
 
 class Encodes(Protocol):
-    """What is measured: an Encoder, say."""
+    """What is measured, for example an Encoder."""
 
     def encode(self, texts: list[str], /) -> object:
         """Vectors of texts."""
@@ -39,7 +39,7 @@ class Encodes(Protocol):
 
 @dataclass(frozen=True)
 class Measurement:
-    """Figures of one file with one provider; None where there is none.
+    """Figures of one file with one provider; None where it was not measured.
 
     Attributes:
         file: path of the model file.
@@ -52,7 +52,7 @@ class Measurement:
         peak_mb: most memory the process held, in 10^6 bytes.
         cosine: smallest of the probes to the file's own vectors; 1 is what it should be.
         cosine_fp32: mean of the probes to the fp32 source's vectors.
-        problem: why there are no figures, or not to be used; else the empty string.
+        problem: why there are no figures or wrong ones; else the empty string.
     """
 
     file: str
@@ -81,7 +81,7 @@ def bench_texts() -> dict[str, list[str]]:
 
 
 def measure_apart(path: Path, provider: str, seconds: float, limit: float = LIMIT_S) -> Measurement:
-    """`measure` in a fresh process, so that load time and memory are the file's alone."""
+    """`measure` in a fresh process, so that load time and memory are those of this file."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     worker = context.Process(target=_work, args=(sender, path, provider, seconds), daemon=True)
@@ -135,7 +135,7 @@ def _measure(path: Path, provider: str, seconds: float) -> Measurement:
         single = Encoder(path, providers=provider, threads=1)
         one = {kind: rate(single, texts[kind], seconds, kind) for kind in texts}
     return replace(
-        _proven(path, provider, encoder),
+        _probed(path, provider, encoder),
         load_s=round(load, 3),
         latency_ms=round(float(np.median(latencies)), 3),
         latency_p95_ms=round(float(np.percentile(latencies, 95)), 3),
@@ -147,8 +147,8 @@ def _measure(path: Path, provider: str, seconds: float) -> Measurement:
     )
 
 
-def _proven(path: Path, provider: str, encoder: Encoder) -> Measurement:
-    """What the probes of the file say, without figures."""
+def _probed(path: Path, provider: str, encoder: Encoder) -> Measurement:
+    """The cosines of the file's probes, without timings."""
     file = read(path)
     if not file.probes:
         return Measurement(str(path), provider)
@@ -159,7 +159,7 @@ def _proven(path: Path, provider: str, encoder: Encoder) -> Measurement:
         provider,
         cosine=round(result.cosine, 6),
         cosine_fp32=round(reference, 6),
-        problem="" if result.holds else "wrong vectors: the probes do not hold",
+        problem="" if result.holds else "wrong vectors: the probes failed",
     )
 
 

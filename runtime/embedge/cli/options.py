@@ -1,4 +1,4 @@
-"""Options that several commands have, so that they are spelled and described once."""
+"""Options that several commands have, defined once."""
 
 import argparse
 import os

@@ -41,7 +41,7 @@ def passage_options(arguments: argparse.Namespace) -> PassageOptions | None:
     """How texts are split; None: they are not.
 
     Raises:
-        OptionError: something is said about passages that are not asked for.
+        OptionError: an option of passages is given without --passages.
     """
     given = {
         "--passage-tokens": arguments.passage_tokens is not None,
@@ -58,7 +58,7 @@ def passage_options(arguments: argparse.Namespace) -> PassageOptions | None:
         )
     for option, is_given in given.items():
         if is_given:
-            raise OptionError(f"{option} is about passages; add --passages")
+            raise OptionError(f"expected --passages beside {option}, got none; add it")
     return None
 
 
@@ -82,11 +82,11 @@ def document_options(arguments: argparse.Namespace) -> PassageOptions | None:
     """How the texts that are searched are split; None: they are not.
 
     Raises:
-        OptionError: something is said about passages that are not asked for.
+        OptionError: an option of passages is given without --passages.
     """
     tokens: int | None = arguments.passage_tokens
     if arguments.passages:
         return PassageOptions(_SEARCHED_TOKENS if tokens is None else tokens, with_document=True)
     if tokens is not None:
-        raise OptionError("--passage-tokens is about passages; add --passages")
+        raise OptionError("expected --passages beside --passage-tokens, got none; add it")
     return None

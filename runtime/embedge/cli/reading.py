@@ -49,7 +49,7 @@ def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_quiet_argument(group: argparse._ArgumentGroup) -> None:
-    """Add how to leave out what is only told."""
+    """Add --quiet."""
     group.add_argument(
         "-q", "--quiet", action="store_true", help="no progress and no count at the end"
     )
@@ -144,10 +144,10 @@ def corpus_vectors(
 
 
 def one_line(*values: int | str | None) -> list[str]:
-    """Those of some values that there are, each on one line."""
+    """The values that are not None, each on one line."""
     return [" ".join(str(value).split()) for value in values if value is not None]
 
 
 def say_skipped(row: BadRow) -> None:
-    """Tell which row was left out, and why."""
+    """Report a skipped row and the reason."""
     say(f"skipped {row.file}, line {row.line}: {row.reason}")

@@ -1,4 +1,4 @@
-"""`embedge search`: the rows most like a query, or the documents; and the words that say why."""
+"""`embedge search`: the rows or documents most similar to a query, and the words that matched."""
 
 import argparse
 import sys
@@ -75,7 +75,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.html is not None:
         check_page(arguments.html, arguments.force)
     elif arguments.force:
-        raise OptionError("--force is about the file of --html FILE, which is not given")
+        raise OptionError(
+            "expected --html FILE beside --force, got none; add it, or leave --force out"
+        )
     queries = _queries(arguments)
     passages = document_options(arguments)
     with corpus_vectors(arguments, passages) as (vectors, encoder):
@@ -88,8 +90,8 @@ def run(arguments: argparse.Namespace) -> int:
             found = find(encoded, vectors, arguments.top, bar.move_to)
         if passages and any(match.fields["document"] is None for some in found for match in some):
             say(
-                "documents are ranked by their best passage alone: there are no vectors of whole "
-                "documents beside; make them with embedge embed --passages --with-document"
+                "documents are ranked by their best passage only: there are no vectors of whole "
+                "documents; make them with embedge embed --passages --with-document"
             )
     if arguments.explain or arguments.html is not None:
         found = explain_found(encoder, queries, found)

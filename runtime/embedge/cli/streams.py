@@ -1,4 +1,4 @@
-"""Standard input, output and error: UTF-8, whatever the console, and whether they are there or not.
+"""Standard input, output and error: UTF-8 on any console, and safe to use where they are missing.
 
 Each may be None: in a windowed program, or where whoever started the command closed it.
 """
@@ -38,7 +38,7 @@ def standard_streams() -> Iterator[None]:
 
 
 def say(message: str) -> None:
-    """Tell the person at the keyboard; standard output is for results only."""
+    """Print a message on standard error; standard output is for results only."""
     print(f"embedge: {message}", file=sys.stderr)
 
 
@@ -48,7 +48,7 @@ def print_json(value: Any, indent: int | None = None) -> None:
 
 
 def standard_input() -> BinaryIO:
-    """Standard input's bytes; where it is a terminal, say what is waited for.
+    """Standard input's bytes; where it is a terminal, say how to end it.
 
     Raises:
         OptionError: it is closed.
@@ -71,7 +71,7 @@ def abandon(stream: TextIO) -> None:
 
 
 def reader_left(error: OSError) -> bool:
-    """Whether a write failed because whoever read our output has left, as `head` does."""
+    """Whether a write failed because the reader of a pipe has exited, as `head` does."""
     if isinstance(error, BrokenPipeError):
         return True
     return _WINDOWS and error.errno == errno.EINVAL and error.filename is None
@@ -144,5 +144,5 @@ def _show_warning(
 ) -> None:
     from embedge.text.overflow import TruncationWarning  # with it NumPy, which not all need
 
-    if not issubclass(category, TruncationWarning):  # counted, and said at the end
+    if not issubclass(category, TruncationWarning):  # counted, and reported at the end
         say(str(message))

@@ -1,4 +1,4 @@
-"""A file on every provider that is here: does it give the file's vectors, and how fast."""
+"""Run a file on every provider that is available: is it correct, and how fast."""
 
 import time
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ class Trial:
     Attributes:
         provider: its name.
         cosine: the smallest cosine of a probe to the file's own vector; None where it is refused.
-        load_s: seconds from the file to an Encoder that has proven itself.
+        load_s: seconds until the Encoder has passed its self-test.
         texts_per_s: throughput on the probes' texts, repeated.
         problem: why it is refused, or the empty string.
     """
@@ -53,7 +53,7 @@ def _trial(file: ModelFile, name: str, threads: int | None) -> Trial:
         load = time.perf_counter() - start
         result = verify(file, encoder)
         if not result.holds:
-            wrong = "the probes do not hold; 'embedge verify' shows them one by one"
+            wrong = "the probes failed; 'embedge verify' shows them one by one"
             return Trial(name, result.cosine, load, problem=wrong)
         texts = [probe.text for probe in file.probes]
         return Trial(name, result.cosine, load, _texts_per_second(encoder, texts))

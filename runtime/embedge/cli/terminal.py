@@ -1,4 +1,4 @@
-"""What a terminal can show: bold text, unless the person or the console says otherwise."""
+"""What a terminal can show: bold text, unless the environment or the console says otherwise."""
 
 import os
 import sys

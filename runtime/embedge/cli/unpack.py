@@ -38,6 +38,6 @@ def run(arguments: argparse.Namespace) -> int:
     if settings.default_dim is not None:
         print(
             f"Tools give all {settings.dim} components; embedge keeps the first "
-            f"{settings.default_dim} unless told otherwise."
+            f"{settings.default_dim} by default."
         )
     return 0

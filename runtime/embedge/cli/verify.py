@@ -1,4 +1,4 @@
-"""`embedge verify`: does a file give its own vectors on this machine."""
+"""`embedge verify`: whether a file gives its own vectors on this machine."""
 
 import argparse
 from dataclasses import asdict
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print each probe's cosines; returns 0 where all hold, else 1.
+    """Print each probe's cosines; returns 0 where all pass, else 1.
 
     A file of vectors is checked against its metadata instead; raises CorpusError where it differs.
     """
@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     for probe in result.probes:
         text = probe.text if len(probe.text) <= 60 else probe.text[:57] + "..."
         print(f"{probe.output:10.6f}  {probe.reference:11.6f}  {printable(text)}")
-    word = "hold" if result.holds else "DO NOT HOLD"
+    word = "passed" if result.holds else "FAILED"
     print(f"The probes {word}: cosine to the file's own vectors at least {MIN_COSINE}.")
     if not result.holds:
         print(f"This machine gives {result.difference()}.")
@@ -70,7 +70,7 @@ def _verify_vectors(path: Path, as_json: bool) -> int:
     else:
         print(
             f"{path}: {metadata.rows:,} vectors of {printable(metadata.model)}, as they were "
-            "written: their checksums hold."
+            "written: their checksums match."
         )
     return 0
 

@@ -1,4 +1,4 @@
-"""The rows of a corpus, hashed as they are read, so that a job resumes only what it began."""
+"""The rows of a corpus, hashed as they are read, so that a job resumes only with the same rows."""
 
 import hashlib
 import json

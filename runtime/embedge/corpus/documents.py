@@ -1,7 +1,8 @@
 """Exact search over documents of which each passage has a vector.
 
 A document's score is the cosine of its best passage plus that of the whole document, where that has
-a vector. A passage alone misses what its document is about; the document's vector alone blurs.
+a vector. A passage's vector lacks what its document is about; the vector of a whole document lacks
+detail.
 """
 
 from array import array

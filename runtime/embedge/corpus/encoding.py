@@ -146,13 +146,13 @@ def _vectors(
     """Vectors of good rows, float32 (rows, dim)."""
     prompt = document_prompt(encoder, options.prompt)
     found = np.empty((len(rows), encoder.dim), np.float32)  # (rows, dim)
-    alone = [i for i, row in enumerate(rows) if row.within is None]
-    place = {text: i for i, text in enumerate(dict.fromkeys(rows[i].text for i in alone))}
+    single = [i for i, row in enumerate(rows) if row.within is None]
+    place = {text: i for i, text in enumerate(dict.fromkeys(rows[i].text for i in single))}
     distinct = encoder.encode(
         list(place), prompt=prompt, overflow=options.overflow, progress=encoded
     )
-    if alone:
-        found[alone] = distinct[[place[rows[i].text] for i in alone]]
+    if single:
+        found[single] = distinct[[place[rows[i].text] for i in single]]
     stretch, of_stretch = None, distinct
     for i, row in enumerate(rows):
         if row.within is None:

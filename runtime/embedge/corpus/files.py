@@ -49,7 +49,7 @@ def remove(path: Path) -> None:
 
 
 def sync(descriptor: int) -> None:
-    """Flush a file to the disk; on macOS fsync alone leaves it in the drive's cache."""
+    """Flush a file to the disk; on macOS fsync leaves it in the drive's cache."""
     if sys.platform == "darwin":
         fcntl = importlib.import_module("fcntl")
         with suppress(OSError):  # a file system without it

@@ -71,8 +71,7 @@ def find_sources(paths: Sequence[Path], ignore: Path | None = None) -> list[Sour
             sources.append(source)
         else:
             raise CorpusError(
-                f"the kind of file is told by its name, which should end in {_known()}, "
-                "or these and .gz or .zst",
+                f"expected a name that ends in {_known()}, or these and .gz or .zst",
                 str(path),
             )
     return sources

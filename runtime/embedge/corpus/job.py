@@ -39,7 +39,7 @@ class JobOptions(RowOptions):
 
     Attributes:
         dtype: "float32", "float16", "int8" or "binary"; see `embedge.corpus.layout`.
-        force: overwrite what another job, or anyone else, has left at the output's place.
+        force: overwrite files that this job has not written.
     """
 
     dtype: str = "float32"
@@ -85,7 +85,7 @@ def embed_corpus(
 
     Killed at any moment, the same call resumes, and the file is the same to the last byte as
     without the kill. ``on_error``, ``chunk`` and ``force`` may be changed between. A job that is
-    done already, with the same rows and options, is not done again.
+    done already, with the same rows and options, is skipped.
 
     Args:
         encoder: its fingerprint, dim and providers are part of the job.
@@ -266,7 +266,7 @@ def _summary(
 def check_dtype(dtype: str, encoder: Encoder) -> Layout:
     """The layout of a dtype; raises OptionError where the model's vectors do not fit it."""
     if dtype not in LAYOUTS:
-        raise OptionError(f"dtype should be one of {', '.join(LAYOUTS)}, but is {dtype!r}")
+        raise OptionError(f"expected dtype to be one of {', '.join(LAYOUTS)}, got {dtype!r}")
     layout = LAYOUTS[dtype]
     if layout.needs_unit and not encoder.info["normalized"]:
         raise OptionError(

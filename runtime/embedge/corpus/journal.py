@@ -92,7 +92,7 @@ class Journal:
         self.state = state
 
     def save(self, state: State) -> None:
-        """Commit a state alone."""
+        """Commit a state without a chunk."""
         with self._transaction():
             self._store(state)
         self.state = state
@@ -106,7 +106,7 @@ class Journal:
             yield StoredChunk(*values)
 
     def forget_sizes(self) -> None:
-        """Let the inputs' sizes change before the next run: a bad row is to be fixed."""
+        """Accept other sizes of the inputs in the next run: a bad row will be fixed."""
         for key in self._identity:
             if key.startswith(SIZE_OF):
                 self._identity[key] = None

@@ -1,4 +1,4 @@
-"""What a file of vectors says about itself, so that it is never mixed up or damaged unnoticed."""
+"""The metadata of a file of vectors: what made them, and checksums of all of it."""
 
 import hashlib
 import json

@@ -37,7 +37,7 @@ class PassageOptions:
     with_document: bool = False
 
     def describe(self, encoder: Encoder) -> dict[str, Any]:
-        """For the metadata of vectors: what was done, with every default spelled out."""
+        """The options for the metadata of vectors, with every default resolved."""
         return {
             "tokens": encoder.max_tokens if self.tokens is None else self.tokens,
             "overlap": self.overlap,

@@ -1,4 +1,4 @@
-"""The files of a finished job to their places: whole, durable, and never over someone else's."""
+"""Move the files of a finished job into place: whole, durable, never over files of others."""
 
 from collections.abc import Callable
 from functools import partial
@@ -29,7 +29,7 @@ def existing(output: Path) -> list[Path]:
 
 
 def metadata_of(path: Path) -> Metadata | None:
-    """The metadata of a file of vectors; None where the file is none.
+    """The metadata of a file of vectors; None where it is not one.
 
     Raises:
         CorpusError: the metadata is damaged, or the file itself.

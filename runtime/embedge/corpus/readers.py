@@ -1,7 +1,7 @@
 """Formats of a corpus: bytes of a file to rows, one at a time.
 
-A reader never stops at a bad row: it yields a BadRow and goes on. It raises CorpusError where the
-file as a whole is of no use.
+A reader does not stop at a bad row: it yields a BadRow and continues. It raises CorpusError where
+the file as a whole cannot be read.
 """
 
 import codecs
@@ -52,7 +52,7 @@ def _read_txt(stream: BinaryIO, file: str, fields: Fields) -> Rows:
 
 
 def _read_jsonl(stream: BinaryIO, file: str, fields: Fields) -> Rows:
-    """A JSON object a line; blank lines are no rows."""
+    """A JSON object a line; blank lines are skipped."""
     for number, data in _lines(stream):
         line = _decode(data, file, number)
         if isinstance(line, BadRow):
@@ -93,7 +93,7 @@ def _decode(data: bytes, file: str, line: int) -> str | BadRow:
 def _read_table(
     stream: BinaryIO, file: str, fields: Fields, *, delimiter: str, quoting: int
 ) -> Rows:
-    """A header line with the columns' names, then the rows; blank lines are no rows.
+    """A header line with the columns' names, then the rows; blank lines are skipped.
 
     The line of a row is that on which it begins: a quoted value may span several.
     """

@@ -106,7 +106,7 @@ def _missing(values: Mapping[str, Any], fields: Fields) -> str:
 
 def _not_text(value: Any, name: str) -> str:
     if not isinstance(value, str):
-        return f"the field {name!r} should be a string, but is {_kind(value)}"
+        return f"expected the field {name!r} to be a string, got {_kind(value)}"
     return _not_unicode(value, name)
 
 
@@ -115,7 +115,7 @@ def _not_id(value: Any, name: str) -> str:
         return _not_unicode(value, name)
     if isinstance(value, int) and not isinstance(value, bool):
         return ""
-    return f"the id {name!r} should be a string or an integer, but is {_kind(value)}"
+    return f"expected the id {name!r} to be a string or an integer, got {_kind(value)}"
 
 
 def _not_unicode(value: str, name: str) -> str:

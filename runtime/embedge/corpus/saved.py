@@ -35,7 +35,7 @@ def check_fingerprint(path: Path, metadata: Metadata, name: str, fingerprint: st
 
 
 def read_metadata(path: Path) -> Metadata | None:
-    """The metadata of a file of vectors; None where the file is none.
+    """The metadata of a file of vectors; None where it is not one.
 
     Raises:
         CorpusError: a .npy file has no metadata beside it, or it is damaged.
@@ -56,7 +56,7 @@ def open_vectors(path: Path, metadata: Metadata | None = None) -> Iterator[Store
 
     Args:
         path: a .npy, .jsonl, .parquet or .arrow file that a job has written.
-        metadata: what `read_metadata` gave for it, if that was asked before.
+        metadata: what `read_metadata` gave for it, if it is known.
 
     Raises:
         CorpusError: the file is no such file, is damaged, or is not what was written.

@@ -127,7 +127,7 @@ def duplicates(
         Groups of two rows or more, each in ascending order, by their first rows.
 
     Raises:
-        OptionError: the threshold is none.
+        OptionError: the threshold is out of range.
         CorpusError: a row holds values that are not finite.
     """
     if not isfinite(threshold) or (vectors.similarity == "cosine" and not -1 <= threshold <= 1):
@@ -202,7 +202,7 @@ def _pairs(
             for top in range(0, len(a), _PAIR_ROWS):
                 i, j = np.nonzero(near[top : top + _PAIR_ROWS])
                 i += top
-                # Groups that are one by now need no proof.
+                # Rows that are in one group by now need not be compared.
                 apart = leader[first + i] != leader[second + j]
                 if second == first:
                     apart &= i < j

@@ -19,7 +19,7 @@ _validation = require("sklearn.utils.validation", "sklearn")
 
 
 class EmbedgeVectorizer(_Transformer, _Estimator):  # type: ignore[misc]
-    """Texts to vectors, as a step of a Pipeline or alone; nothing is learned.
+    """Texts to vectors, as a step of a Pipeline or by itself; nothing is learned.
 
     Args:
         model, dim, threads: as for Encoder.

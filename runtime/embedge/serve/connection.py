@@ -15,7 +15,7 @@ from embedge.serve.openai import error_body
 class Connection(H11Protocol):  # type: ignore[misc]  # an extra, so mypy may not see its types
     """Closes itself after ``seconds`` of waiting for headers, or for its client to take an answer.
 
-    uvicorn itself waits for ever.
+    uvicorn itself waits forever.
     """
 
     def __init__(self, *arguments: Any, seconds: float, **named: Any) -> None:

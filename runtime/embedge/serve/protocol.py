@@ -1,4 +1,4 @@
-"""The protocol of `embedge serve`: what is said first, what a line may hold, what is answered.
+"""The protocol of `embedge serve`: the greeting, requests and answers.
 
 docs/sidecar.md describes it for clients, and what will stay.
 """
@@ -23,7 +23,7 @@ Id = str | int
 
 
 def greeting(encoder: Encoder) -> dict[str, Any]:
-    """What a client is told first."""
+    """The first line that a client gets."""
     info = encoder.info
     return {
         "version": __version__,

@@ -258,7 +258,7 @@ def _end_of_turn(texts: list[str], start: int) -> int:
 
 
 def _own(error: Exception) -> EmbedgeError:
-    """An error that a client is told of: ours as they are, others as one of ours."""
+    """An error as a client sees it: ours unchanged, others as an EmbedgeError."""
     if isinstance(error, EmbedgeError):
         return error
     return EmbedgeError(f"{type(error).__name__}: {error}")

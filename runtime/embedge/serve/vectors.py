@@ -10,7 +10,7 @@ FORMATS = ("float", "base64")
 
 
 def json_vectors(vectors: Vectors, form: str) -> Iterator[str]:
-    """Yield each row as JSON. Row by row, so that other threads run between (the GIL)."""
+    """Yield each row as JSON. Row by row, so that the GIL is released between."""
     for row in vectors:
         if form == "base64":
             yield f'"{base64.b64encode(row.astype("<f4").tobytes()).decode("ascii")}"'

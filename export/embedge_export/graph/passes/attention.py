@@ -5,7 +5,7 @@ Reshape and Transpose of each of Q, K, V, two batched MatMuls, Add, Softmax, Tra
 
 MultiHeadAttention (com.microsoft) takes Q, K, V as (batch, sequence, heads * width). Without a mask
 it never stores the scores of a long text; a mask sends it down a slower path. So both are in the
-graph, and an If asks once per layer whether any token of the batch is padding.
+graph, and an If checks once per layer whether any token of the batch is padding.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def _body(name: str, inputs: list[str], numbers: dict[str, Any]) -> onnx.GraphPr
 
 
 def is_padding_mask(graph: Graph, name: str) -> bool:
-    """Whether `name`, computed from the mask alone, is 0 at tokens and -10000 or less at padding.
+    """Whether `name`, computed only from the mask, is 0 at tokens and -10000 or less at padding.
 
     It is run on masks with padding left, right and in between; its last axis is the key's.
     """

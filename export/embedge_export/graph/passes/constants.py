@@ -28,9 +28,9 @@ def lift_constants(graph: Graph) -> None:
 
 
 def shape_values(graph: Graph, of_inputs: Collection[str] = SHAPES_ONLY) -> list[str]:
-    """The values that depend on constants and input shapes alone, in graph order.
+    """The values that depend only on constants and input shapes, in graph order.
 
-    Without `of_inputs`, the operators that give shapes, those that depend on constants alone.
+    Without `of_inputs`, the operators that give shapes, those that depend only on constants.
     """
     known = set(graph.initializers)
     found: list[str] = []

@@ -1,4 +1,4 @@
-"""Nodes that give back what they are given."""
+"""Remove nodes that return their input."""
 
 from __future__ import annotations
 

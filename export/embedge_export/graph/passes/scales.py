@@ -84,8 +84,8 @@ def _linear_before(graph: Graph, name: str) -> list[tuple[onnx.NodeProto, int]]:
             return [(node, 1)]
         if node.op_type == "Add" and pair:
             matmul = graph.producer(pair[0], "MatMul")
-            alone = graph.consumer(pair[0]) is not None
-            if alone and matmul is not None and matmul.input[1] in graph.initializers:
+            single = graph.consumer(pair[0]) is not None
+            if single and matmul is not None and matmul.input[1] in graph.initializers:
                 return [(matmul, 1), (node, list(node.input).index(pair[1]))]
         break
     return []

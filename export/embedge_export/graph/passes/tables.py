@@ -12,7 +12,7 @@ from embedge_export.graph.passes.constants import shape_values
 def trim_tables(model: onnx.ModelProto, max_tokens: int) -> onnx.ModelProto:
     """Return `model` without the rows of tables that no text of ``max_tokens`` can reach.
 
-    Those are position tables: their index depends on the sequence length alone.
+    Those are position tables: their index depends only on the sequence length.
     """
     graph = Graph(model)
     known = set(shape_values(graph))

@@ -61,7 +61,7 @@ def _is_table(graph: Graph, gather: onnx.NodeProto) -> bool:
 def _add_to_table(graph: Graph, name: str, row: Array) -> bool:
     """Add a row to the table that `name` is gathered from; False where it is no such value.
 
-    The table of words is left alone: its index is an input.
+    The table of words is not changed: its index is an input.
     """
     gather = graph.producer(name, "Gather")
     if gather is None or not _is_table(graph, gather) or graph.consumer(name) is None:
