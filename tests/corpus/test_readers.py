@@ -34,6 +34,9 @@ def test_jsonl(corpus: MakeCorpus) -> None:
     assert good(list(corpus({"a.ndjson": '{"body": "b"}'}, field="body"))) == [(None, "b", 1)]
 
 
+NOT_AN_ID = "expected the id 'id' to be a string or an integer"
+
+
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
@@ -49,9 +52,9 @@ def test_jsonl(corpus: MakeCorpus) -> None:
         (b'{"text": "\\ud800", "id": 1}', "'text' is not valid Unicode (lone surrogate U+D800)"),
         (b'{"text": "\xe9", "id": 1}', "not valid UTF-8 (byte 0xe9 at 10)"),
         (b'{"text": "a"}', "there is no field 'id' (fields: 'text')"),
-        (b'{"text": "a", "id": null}', "the id 'id' to be a string or an integer, got null"),
-        (b'{"text": "a", "id": true}', "the id 'id' to be a string or an integer, got true"),
-        (b'{"text": "a", "id": 1.0}', "the id 'id' to be a string or an integer, got 1.0"),
+        (b'{"text": "a", "id": null}', f"{NOT_AN_ID}, got null"),
+        (b'{"text": "a", "id": true}', f"{NOT_AN_ID}, got true"),
+        (b'{"text": "a", "id": 1.0}', f"{NOT_AN_ID}, got 1.0"),
     ],
 )
 def test_bad_json_lines(corpus: MakeCorpus, line: bytes, reason: str) -> None:

@@ -92,7 +92,9 @@ def test_what_does_not_fit_is_refused(run: Command) -> None:
     assert "not those of passages; make them with" in run.fails("c", "v.jsonl", "--passages")
     message = run.fails("c", "v.jsonl", *SPLIT)
     assert "--passage-tokens says how texts are split, but v.jsonl holds vectors" in message
-    assert "add --passages" in run.fails("c", "d.jsonl", "--passage-tokens", "12")
+    assert "expected --passages beside --passage-tokens" in run.fails(
+        "c", "d.jsonl", "--passage-tokens", "12"
+    )
     assert "embedge embed --with-text" in run.fails("c", "v.jsonl", "--explain")
     assert "expected --html FILE beside --force" in run.fails("c", "d.jsonl", "--force")
     Path("page.html").write_text("mine", encoding="utf-8")

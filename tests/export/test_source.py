@@ -59,7 +59,7 @@ def test_pooling_and_limits_can_be_overridden(sentence_folder: Path) -> None:
     [
         ({"weights_sha256": "0" * 64}, "but the recipe expects 0000"),
         ({"pooling": "median"}, "expected pooling of mean, cls, .*got 'median'"),
-        ({"max_tokens": 257}, "max_tokens is 257, but the model has 256 positions"),
+        ({"max_tokens": 257}, "expected max_tokens of at most 256 positions, got 257"),
     ],
 )
 def test_what_does_not_fit_is_refused(

@@ -41,7 +41,7 @@ def test_the_shipped_model_has_its_names(name: str | None, default: Encoder) -> 
 
 
 def test_another_name_says_how_to_make_a_file() -> None:
-    message = "no model file, and nothing is downloaded; make one with 'embedge export BAAI/x -o"
+    message = "not a model file, and nothing is downloaded; make one with 'embedge export BAAI/x -o"
     with pytest.raises(ModelError, match=message):
         SentenceTransformer("BAAI/x")
 

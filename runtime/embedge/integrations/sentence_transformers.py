@@ -246,7 +246,7 @@ class SentenceTransformer:
     def _prompt(self, task: str | None, name: str | None, text: str | None) -> str | None:
         """What Encoder.encode takes for it; a text goes before a name, a name before a task."""
         if task not in _TASKS:
-            raise OptionError(f"task should be 'query', 'document' or None, but is {task!r}")
+            raise OptionError(f"expected task to be 'query', 'document' or None, got {task!r}")
         if text is not None:
             return LiteralPrompt(text)
         return name or first_prompt(self.prompts, _TASKS[task])
@@ -254,8 +254,8 @@ class SentenceTransformer:
     def _dim(self, dim: int | None) -> int | None:
         if dim is not None and (not isinstance(dim, int) or not 1 <= dim <= self.encoder.dim):
             raise OptionError(
-                f"truncate_dim should be an integer from 1 to {self.encoder.dim} or None, "
-                f"but is {dim!r}"
+                f"expected truncate_dim to be an integer from 1 to {self.encoder.dim} or None, "
+                f"got {dim!r}"
             )
         return dim
 
@@ -267,7 +267,7 @@ def _path(name: str | os.PathLike[str] | None) -> str | None:
         return None
     if not Path(path).is_file():
         raise ModelError(
-            f"{path} is no model file, and nothing is downloaded; make one with 'embedge "
+            f"{path} is not a model file, and nothing is downloaded; make one with 'embedge "
             f"export {path} -o model.onnx', then SentenceTransformer('model.onnx')"
         )
     return path
