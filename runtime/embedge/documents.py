@@ -10,9 +10,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from embedge.errors import OptionError
+from embedge.errors import OptionError, is_integer
 from embedge.pipeline import Pipeline
 from embedge.similarity import Vectors, check_vectors, shorten, unit
+from embedge.text.inputs import check_text
 from embedge.text.passages import Passage, check_limits, split
 from embedge.text.tokenizer import Token
 
@@ -29,20 +30,21 @@ def split_to_fit(
         OptionError: ``max_tokens`` or ``overlap`` makes no sense for this model and prompt.
         TextError: (when iterated over) the text is not valid Unicode.
     """
+    check_text(text, 0)
     tokenizer = pipeline.tokenizer
     if max_tokens is None:
         max_tokens = tokenizer.max_tokens
-    if not isinstance(max_tokens, int) or not 1 <= max_tokens <= tokenizer.max_tokens:
+    if not is_integer(max_tokens) or not 1 <= max_tokens <= tokenizer.max_tokens:
         raise OptionError(
             f"expected max_tokens from 1 to {tokenizer.max_tokens}, what the model takes, "
             f"got {max_tokens!r}"
         )
     special = tokenizer.max_tokens - tokenizer.capacity
-    limit = max_tokens - special - len(tokenizer.ids([prompt])[0])
+    limit = max_tokens - special - len(pipeline.tokens(prompt))
     check_limits(limit, overlap)
 
     def starts(piece: str) -> list[int]:
-        return [token.start for token in tokenizer.tokens(piece)]
+        return [token.start for token in pipeline.tokens(piece)]
 
     return split(text, starts, limit, overlap)
 
@@ -64,9 +66,11 @@ def encode_in_context(
         ModelError: a vector is not finite.
     """
     check_linear(pipeline)
+    if not all(isinstance(part, Passage) for part in parts):
+        raise OptionError("expected parts to be passages of this text, as `passages` gives them")
     tokenizer = pipeline.tokenizer
-    front = tokenizer.ids([prompt])[0]
-    tokens = tokenizer.tokens(text)
+    front = _ids(pipeline.tokens(prompt))
+    tokens = pipeline.tokens(check_text(text, 0))
     size = tokenizer.capacity - len(front)
     found = np.zeros((len(parts), pipeline.settings.dim), np.float32)  # (passages, dim)
     begin, rows = 0, None

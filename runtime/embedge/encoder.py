@@ -121,8 +121,9 @@ class Encoder(LoadedModel):
         """
         request = self._request(prompt, overflow, progress, in_order=True)
         given = [texts] if isinstance(texts, str) else texts
+        items = iterate(given)
         total = len(given) if isinstance(given, Sized) else None
-        runs = encode_stream(self._pipeline, iterate(given), total, request)
+        runs = encode_stream(self._pipeline, items, total, request)
 
         def vectors() -> Iterator[Vector]:
             with closing(runs):

@@ -20,6 +20,8 @@ import operator
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -115,13 +117,38 @@ class ExportError(EmbedgeError):
         return type(self), (self.step, self._message)
 
 
+def not_enough_memory(error: Exception) -> ResourceError:
+    """The error to raise where ``error`` says that memory has run out."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return ResourceError(
+        f"not enough memory: {text}; close other programs, raise this process's memory limit, use "
+        "fewer threads, or use a smaller model"
+    )
+
+
+@contextmanager
+def resource_errors() -> Iterator[None]:
+    """Raise ResourceError, which says what to do, where Python or NumPy raises MemoryError."""
+    try:
+        yield
+    except ResourceError:
+        raise
+    except MemoryError as error:
+        raise not_enough_memory(error) from error
+
+
+def is_integer(value: Any) -> bool:
+    """Whether ``value`` is an integer, one of numpy's included; True and False are not."""
+    try:
+        operator.index(value)
+    except TypeError:
+        return False
+    return not isinstance(value, bool)
+
+
 def check_integer(name: str, value: Any, least: int, most: int | None = None) -> int:
     """Return an integer argument, numpy's included; raises OptionError where it is not in range."""
     bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = least - 1
-    if isinstance(value, bool) or number < least or (most is not None and number > most):
+    if not is_integer(value) or value < least or (most is not None and value > most):
         raise OptionError(f"expected {name} to be an integer {bounds}, or None; got {value!r}")
-    return number
+    return operator.index(value)

@@ -86,7 +86,7 @@ def explain(
     """
     check_linear(pipeline)
     fitted = pipeline.tokenize([text], 0, overflow, prompt)
-    tokens = iter(pipeline.tokenizer.tokens(prompt + text))
+    tokens = iter(pipeline.tokens(prompt + text))
     q = query.astype(np.float64) / max(float(np.linalg.norm(query)), 1e-30)  # (dim,)
     weights = fitted.weights / fitted.weights.sum()
     found: list[tuple[Token | None, float]] = []

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
+from embedge.errors import resource_errors
 from embedge.ort.loading import ModelPath, absolute, load, read_model
 from embedge.ort.threads import check_threads
 from embedge.pipeline import Pipeline
@@ -28,10 +29,11 @@ class LoadedModel:
         path = absolute(model)
         self._options = {"model": path, "providers": providers, "threads": threads, "dim": dim}
         self._threads = check_threads(threads)
-        file = read_model(path)
-        self._settings = file.settings
-        self._dim = check_dim(dim, file.settings.dim, file.settings.default_dim)
-        tokenizer, session = load(file, providers, self._threads)
+        with resource_errors():
+            file = read_model(path)
+            self._settings = file.settings
+            self._dim = check_dim(dim, file.settings.dim, file.settings.default_dim)
+            tokenizer, session = load(file, providers, self._threads)
         self._pipeline = Pipeline(file.settings, tokenizer, session)
         self._info = {**file.describe(), **session.describe()}
         self._fingerprint = file.fingerprint

@@ -17,7 +17,7 @@ from embedge.ort.fork_guard import ort_call
 from embedge.ort.memory import release_free_memory
 from embedge.similarity import check_vectors, shorten
 from embedge.text.overflow import Overflow, Sequences, mean_of_windows, sequences
-from embedge.text.tokenizer import TextTokenizer
+from embedge.text.tokenizer import TextTokenizer, Token
 
 if TYPE_CHECKING:
     from embedge.ort.session import Session  # with it onnxruntime, which `import embedge` leaves
@@ -55,6 +55,10 @@ class Pipeline:
     def count(self, texts: list[str], start: int, prompt: str) -> list[int]:
         """Tokens of each text before truncation; raises as `TextTokenizer.count` does."""
         return ort_call(partial(self.tokenizer.count, texts, start, prompt))
+
+    def tokens(self, text: str) -> list[Token]:
+        """The tokens of a text without special tokens; raises as `TextTokenizer.tokens` does."""
+        return ort_call(partial(self.tokenizer.tokens, text))
 
     def run(self, ids: Sequence[Sequence[int] | NDArray[np.int32]]) -> Vectors:
         """Vectors of one micro-batch of equally long sequences, float32 (batch, model's dim)."""

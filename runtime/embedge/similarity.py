@@ -142,4 +142,7 @@ def _check_measure(measure: str) -> None:
 
 
 def _rows(vectors: Any) -> Vectors:
-    return np.atleast_2d(np.asarray(vectors, np.float32))
+    try:
+        return np.atleast_2d(np.asarray(vectors, np.float32))
+    except (TypeError, ValueError) as error:
+        raise OptionError(f"expected vectors of numbers; {error}") from error

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embedge.errors import TextError
+from embedge.errors import TextError, resource_errors
 from embedge.ort.batching import TokenSequence, Waiting
 from embedge.ort.workers import Workers
 from embedge.pipeline import Pipeline, Vectors
@@ -58,7 +58,8 @@ class Request:
 
 def encode_all(pipeline: Pipeline, texts: Sequence[Any], request: Request) -> Vectors:
     """Give the vectors of all texts, float32 (n, dim); arguments and errors of `encode_stream`."""
-    vectors = np.empty((len(texts), request.dim), np.float32)  # (n, dim)
+    with resource_errors():
+        vectors = np.empty((len(texts), request.dim), np.float32)  # (n, dim)
     start = 0
     for run in encode_stream(pipeline, texts, len(texts), request):
         vectors[start : start + len(run)] = run

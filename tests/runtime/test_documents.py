@@ -1,11 +1,12 @@
 """Passages of documents, and their vectors in the context of the whole text."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from embedge import Encoder, OptionError
+from embedge import Encoder, OptionError, TextError
 from embedge.text.passages import Passage
 
 SENTENCES = "The committee met again. Lentil soup is on the menu. It rains in Zurich today. "
@@ -28,13 +29,34 @@ def test_passages_fit_and_join_to_the_text(default: Encoder) -> None:
         (257, 0, "got 257"),
         (9, 0, "at least 8 tokens of text in a passage, got 7"),
         (48, 24, "an overlap from 0 to 23 tokens"),
+        ("48", 0, "expected max_tokens from 1 to 256, what the model takes, got '48'"),
+        (True, 0, "got True"),
+        (48, "4", "an overlap from 0 to 23 tokens, half of a passage, got '4'"),
+        (48, None, "got None"),
     ],
 )
 def test_what_makes_no_sense_is_refused(
-    default: Encoder, max_tokens: int, overlap: int, message: str
+    default: Encoder, max_tokens: Any, overlap: Any, message: str
 ) -> None:
     with pytest.raises(OptionError, match=message):
         default.passages("text", max_tokens, overlap)
+
+
+def test_numbers_of_numpy_are_numbers(default: Encoder) -> None:
+    expected = default.passages(SENTENCES, 16, 2)
+    assert default.passages(SENTENCES, np.int64(16), np.int32(2)) == expected  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("text", [None, b"A text.", ["A text."]])
+def test_what_is_no_text_has_no_passages(encoder: Encoder, text: Any) -> None:
+    for call in (encoder.passages, encoder.encode_passages):
+        with pytest.raises(TextError, match=f"expected text 0 to be a str, got {type(text).__name__}"):
+            call(text)
+
+
+def test_parts_are_passages(encoder: Encoder) -> None:
+    with pytest.raises(OptionError, match="expected parts to be passages of this text"):
+        encoder.encode_passages("a b", ["a"])  # type: ignore[list-item]
 
 
 def test_a_passage_in_context_is_the_mean_of_its_tokens(tiny_file: Path) -> None:

@@ -252,6 +252,12 @@ def test_a_model_without_prompts_encodes_queries_as_texts(tmp_path: Path) -> Non
         own.encode("a", prompt="query")
 
 
+@pytest.mark.parametrize("prompt", [["query"], {}, 0, b"query"])
+def test_what_is_no_name_of_a_prompt_is_refused(encoder: Encoder, prompt: Any) -> None:
+    with pytest.raises(OptionError, match=re.escape(f"has no prompt named {prompt!r}; its prom")):
+        encoder.encode("a", prompt=prompt)
+
+
 def test_an_unknown_prompt_is_refused_with_those_there_are(encoder: Encoder) -> None:
     message = (
         "the model has no prompt named 'doc'; its prompts: 'query', 'passage'|'passage', 'query'"

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 import embedge.text.inputs
+from embedge import Encoder
 from embedge.errors import TextError
 from embedge.text.inputs import iterate, windows
 
@@ -59,11 +60,12 @@ def test_a_table_with_column_names_of_its_own_kind_is_refused() -> None:
         iterate(Table())
 
 
-@pytest.mark.parametrize("texts", [b"ab", bytearray(b"ab"), None, 3, 1.5, object()])
-def test_what_is_no_container_of_str(texts: Any) -> None:
+@pytest.mark.parametrize("texts", [b"ab", bytearray(b"ab"), None, 3, 1.5, object(), np.array("a")])
+def test_what_is_no_container_of_str(texts: Any, encoder: Encoder) -> None:
     message = f"expected a str or an iterable of str, got {type(texts).__name__}"
-    with pytest.raises(TextError, match=message):
-        iterate(texts)
+    for call in (iterate, encoder.encode, encoder.encode_iter, encoder.count_tokens):
+        with pytest.raises(TextError, match=message):
+            call(texts)
 
 
 @pytest.mark.parametrize(

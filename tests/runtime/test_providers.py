@@ -119,6 +119,13 @@ def test_what_is_no_provider_is_refused(item: Any, tiny_file: Path) -> None:
         Encoder(tiny_file, providers=[item])
 
 
+@pytest.mark.parametrize("providers", [None, 1, b"cpu", {"cpu": {"device_id": 1}}])
+def test_what_is_neither_a_name_nor_a_list_is_refused(providers: Any, tiny_file: Path) -> None:
+    message = re.escape(f"expected providers to be a name or a list, got {providers!r}; for")
+    with pytest.raises(ProviderError, match=message):
+        Encoder(tiny_file, providers=providers)
+
+
 def test_no_provider_at_all_is_refused(tiny_file: Path) -> None:
     with pytest.raises(
         ProviderError, match=r"expected a provider, got an empty list; use providers='auto'"

@@ -14,6 +14,7 @@ from embedge import Encoder, InstallationError, ModelError, ResourceError
 from embedge.ort import inference
 from embedge.ort.fork_guard import _in_call
 from embedge.ort.installation import import_problem
+from embedge.text.passages import Passage
 
 from . import tiny
 from .conftest import Run
@@ -164,6 +165,33 @@ def test_memory_that_has_run_out_is_not_blamed_on_the_model(
     assert encoder.encode("a").tolist() == [1, 0]
 
 
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("embedge.modelfile.file._bytes", lambda path, encoder: Encoder(path)),
+        ("embedge.text.tokenizer.check_bounds", lambda path, encoder: Encoder(path)),
+        (
+            "embedge.text.tokenizer.TextTokenizer._encode_batch",
+            lambda path, encoder: encoder.count_tokens(["a", "b"]),
+        ),
+        ("embedge.streaming.np.empty", lambda path, encoder: encoder.encode(["a"])),
+    ],
+)
+def test_memory_that_python_or_numpy_lacks_is_our_error(
+    tiny_file: Path,
+    encoder: Encoder,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    call: Callable[[Path, Encoder], object],
+) -> None:
+    def full(*arguments: object, **options: object) -> None:
+        raise MemoryError("Unable to allocate 21.9 MiB")
+
+    monkeypatch.setattr(name, full)
+    with pytest.raises(ResourceError, match=r"not enough memory: Unable to allocate 21.9 MiB; cl"):
+        call(tiny_file, encoder)
+
+
 def test_what_must_not_be_forked_is_done_within_a_guarded_call(
     tiny_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,6 +220,8 @@ def test_what_must_not_be_forked_is_done_within_a_guarded_call(
     encoder = Encoder(tiny_file, threads=1)
     encoder.encode(["a", "a b"])
     encoder.count_tokens("a")
+    encoder.encode_passages("a b", [Passage("a b", 0, 3)])
+    encoder.explain("a", "a b")
     assert set(seen) == {"_import_onnxruntime", "__init__", "_encode", "run"}
     assert seen.count("__init__") == 2
 

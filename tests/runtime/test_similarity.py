@@ -1,5 +1,6 @@
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -89,6 +90,12 @@ def test_shapes_that_do_not_fit_are_named(a: NDArray[np.float32], b: NDArray[np.
         similarity(a, b)
     with pytest.raises(OptionError, match=r"expected vectors of equal shapes .* got \(.*\) and \("):
         similarity_pairwise(a, b)
+
+
+@pytest.mark.parametrize("vectors", ["a text", ["a", "b"], [[1, 2], [3]]])
+def test_what_is_no_vector_is_refused(vectors: Any) -> None:
+    with pytest.raises(OptionError, match="expected vectors of numbers; "):
+        similarity(LEFT, vectors)
 
 
 def test_an_unknown_measure_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from embedge.errors import ModelError, TextError
 from embedge.text.tokenizer import TextTokenizer
 
 from . import tiny
+from .conftest import Run
 from .tiny import CLS, PART_A, PART_B, PART_C, SEP, UNK, A, B, C
 
 
@@ -285,3 +287,35 @@ def test_a_pattern_that_would_search_for_ever_is_our_error() -> None:
     tokenizer = TextTokenizer(changed(pre_tokenizer={**split, "invert": False}), 8)
     with pytest.raises(ModelError, match="the tokenizer in the file failed on a text"):
         tokenizer.count(["a" * 50 + "!"])
+
+
+class NoThreads(BaseException):
+    """As the panic of the library's Rust code reaches Python."""
+
+
+def test_where_the_library_gets_no_threads_texts_are_tokenized_in_turn(
+    tokenizer: TextTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+
+    def fail(batch: list[str], words: bool) -> None:
+        tried.append(batch)
+        raise NoThreads("The global thread pool has not been initialized.: ThreadPoolBuildError")
+
+    monkeypatch.setattr(embedge.text.tokenizer, "_without_threads", [])
+    monkeypatch.setattr(tokenizer, "_encode_batch", fail)
+    assert [tokenizer.ids(["a", "b c"]), tokenizer.ids(["b", "c"])] == [[[A], [B, C]], [[B], [C]]]
+    assert tried == [["a", "b c"]]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs the threads of Linux, with large stacks")
+def test_a_system_that_gives_no_threads(python: Run, tiny_file: Path) -> None:
+    """Stacks that fit no address space keep the library's threads from starting, not Python's."""
+    code = f"""
+from embedge import Encoder
+encoder = Encoder({str(tiny_file)!r}, threads=1)
+print(encoder.encode(["a", "b", "a b c"]).tobytes().hex(), encoder.count_tokens(["a", "b c"]))
+"""
+    ordinary, without = python(code), python(code, RUST_MIN_STACK=str(2**47))
+    assert "thread pool has not been initialized" in without.stderr
+    assert (without.returncode, without.stdout) == (0, ordinary.stdout)

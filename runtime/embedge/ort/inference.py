@@ -4,7 +4,7 @@ from functools import partial
 
 import numpy as np
 
-from embedge.errors import ModelError, ProviderError, ResourceError
+from embedge.errors import ModelError, ProviderError, ResourceError, not_enough_memory
 from embedge.modelfile.file import ModelFile
 from embedge.modelfile.weights import Parts, split
 from embedge.ort.fork_guard import ort_call
@@ -116,7 +116,4 @@ def out_of_memory(error: Exception) -> ResourceError | None:
     text = one_line(error)
     if not isinstance(error, MemoryError) and not any(sign in text for sign in _NO_MEMORY):
         return None
-    return ResourceError(
-        f"not enough memory: {text or 'MemoryError'}; close other programs, raise this process's "
-        "memory limit, use fewer threads, or use a smaller model"
-    )
+    return not_enough_memory(error)

@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from embedge.errors import ModelError, ProviderError
 from embedge.modelfile.file import ModelFile
 from embedge.modelfile.probe import Probe
+from embedge.ort.fork_guard import ort_call
 from embedge.ort.inference import instead_of
 from embedge.ort.providers import short_name
 from embedge.ort.session import Session
@@ -163,6 +165,6 @@ class _SessionEncoder:
         settings = self.file.settings
         name = settings.default_prompt if prompt is None else prompt
         front = settings.prompts[name] if name else ""
-        fitted = sequences(self.tokenizer, texts, 0, "truncate", front)
+        fitted = ort_call(partial(sequences, self.tokenizer, texts, 0, "truncate", front))
         rows = [self.session.run(np.array([ids] * self.batch, np.int64))[-1] for ids in fitted.ids]
         return np.stack(rows)  # (n, dim)

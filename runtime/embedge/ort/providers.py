@@ -12,7 +12,7 @@ import importlib.util
 import os
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from typing import Any
@@ -112,6 +112,8 @@ _REMOTE = {"AzureExecutionProvider"}  # in every wheel; calls a web service
 # A plugin may offer several devices: the first of these kinds that it has, unless asked.
 _KINDS = ("GPU", "CPU", "NPU")
 
+_EXAMPLE = "providers=[('cuda', {'device_id': 1}), 'cpu']"
+
 _lock = threading.Lock()
 
 
@@ -134,6 +136,10 @@ def resolve(providers: Providers, quantization: str) -> list[Choice]:
     Raises:
         ProviderError: a name is unknown, its provider is not available, or an item is not a name.
     """
+    if isinstance(providers, (Mapping, bytes)) or not isinstance(providers, Iterable):
+        raise ProviderError(
+            f"expected providers to be a name or a list, got {providers!r}; for example {_EXAMPLE}"
+        )
     items = [providers] if isinstance(providers, str) else list(providers)
     if not items:
         raise ProviderError("expected a provider, got an empty list; use providers='auto' or 'cpu'")
@@ -188,7 +194,7 @@ def _named(item: Any) -> tuple[str, Mapping[str, Any]]:
             return name, options
     raise ProviderError(
         f"expected a provider's name, or in a list (name, options), got {item!r}; "
-        "for example providers=[('cuda', {'device_id': 1}), 'cpu']"
+        f"for example {_EXAMPLE}"
     )
 
 

@@ -4,7 +4,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from embedge.errors import OptionError
+from embedge.errors import OptionError, is_integer
 from embedge.text.boundaries import is_cluster_start, sentence_ends, word_ends
 
 # The character at which each token of a string starts, in ascending order.
@@ -32,9 +32,9 @@ def check_limits(limit: int, overlap: int) -> None:
             f"expected room for at least {_MIN_LIMIT} tokens of text in a passage, got {limit}, "
             "after special tokens and the prompt; use a larger limit"
         )
-    if not 0 <= overlap <= limit // 2:
+    if not is_integer(overlap) or not 0 <= overlap <= limit // 2:
         raise OptionError(
-            f"expected an overlap from 0 to {limit // 2} tokens, half of a passage, got {overlap}"
+            f"expected an overlap from 0 to {limit // 2} tokens, half of a passage, got {overlap!r}"
         )
 
 

@@ -28,11 +28,10 @@ def prompt_text(prompts: Mapping[str, str], default: str | None, name: str | Non
     name = default if name is None else name
     if name is None:
         return ""
-    try:
+    if isinstance(name, str) and name in prompts:
         return prompts[name]
-    except KeyError:
-        names = ", ".join(map(repr, prompts)) or "none"
-        raise OptionError(f"the model has no prompt named {name!r}; its prompts: {names}") from None
+    names = ", ".join(map(repr, prompts)) or "none"
+    raise OptionError(f"the model has no prompt named {name!r}; its prompts: {names}")
 
 
 def first_prompt(prompts: Mapping[str, str], names: Sequence[str]) -> str | None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from tokenizers import Encoding, Tokenizer
 
-from embedge.errors import ModelError, TextError, TextTooLongError
+from embedge.errors import ModelError, TextError, TextTooLongError, resource_errors
 from embedge.text.limits import check_bounds
 
 # A text of more characters is tokenized in pieces that end before white space: tokenizers needs
@@ -20,6 +20,11 @@ from embedge.text.limits import check_bounds
 _PIECE_CHARACTERS = 2**16
 # Shorter texts are tokenized together, so many characters at a time, for the same reason.
 _BATCH_CHARACTERS = 2**18
+
+# What the library's panic says where the system gave it no threads; it tries to start them once in
+# a process, and every later batch fails as well.
+_NO_THREADS = "thread pool has not been initialized"
+_without_threads: list[None] = []  # an item once that has happened
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,13 +192,20 @@ class TextTokenizer:
         if not all(map(_is_unicode, batch)):  # tokenizers may put U+FFFD in its place, unasked
             for position, text in enumerate(texts, start):
                 _check_unicode(text, position)
-        tokenizer = self._tokenizer
-        encode = tokenizer.encode_batch if words else tokenizer.encode_batch_fast
         with _model_error("failed on a text"):
             # A batch waits in the queue of the library's thread pool, behind those of other calls.
-            if len(batch) == 1:
-                return [tokenizer.encode(batch[0], add_special_tokens=False)]
-            return list(encode(batch, add_special_tokens=False))
+            if len(batch) > 1 and not _without_threads:
+                try:
+                    return self._encode_batch(batch, words)
+                except BaseException as error:
+                    if _NO_THREADS not in str(error):
+                        raise
+                    _without_threads.append(None)
+            return [self._tokenizer.encode(text, add_special_tokens=False) for text in batch]
+
+    def _encode_batch(self, batch: list[str], words: bool) -> list[Encoding]:
+        encode = self._tokenizer.encode_batch if words else self._tokenizer.encode_batch_fast
+        return list(encode(batch, add_special_tokens=False))
 
 
 @contextmanager
@@ -204,8 +216,9 @@ def _model_error(what: str) -> Iterator[None]:
     be imported.
     """
     try:
-        yield
-    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        with resource_errors():
+            yield
+    except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
         raise
     except BaseException as error:
         raise ModelError(f"the tokenizer in the file {what} ({error}); export it again") from error
