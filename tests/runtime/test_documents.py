@@ -50,7 +50,9 @@ def test_numbers_of_numpy_are_numbers(default: Encoder) -> None:
 @pytest.mark.parametrize("text", [None, b"A text.", ["A text."]])
 def test_what_is_no_text_has_no_passages(encoder: Encoder, text: Any) -> None:
     for call in (encoder.passages, encoder.encode_passages):
-        with pytest.raises(TextError, match=f"expected text 0 to be a str, got {type(text).__name__}"):
+        with pytest.raises(
+            TextError, match=f"expected text 0 to be a str, got {type(text).__name__}"
+        ):
             call(text)
 
 
