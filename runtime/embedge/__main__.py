@@ -22,6 +22,7 @@ def main() -> int:
         freeze_support()
     from embedge.cli.main import main as run
 
+    sys.unraisablehook = _unraisable
     interrupted: list[None] = []
 
     def interrupt(*_: object) -> NoReturn:
@@ -34,6 +35,8 @@ def main() -> int:
         status = run()
         if interruptible:
             signal.signal(signal.SIGINT, _leave)
+        if interrupted:
+            status = INTERRUPTED
     except BaseException as error:  # an import may make another exception of an interrupt
         if not interrupted and not isinstance(error, KeyboardInterrupt):
             raise
@@ -41,6 +44,14 @@ def main() -> int:
     if status in (INTERRUPTED, TERMINATED):  # threads that still compute are not waited for
         os._exit(status)
     return status
+
+
+def _unraisable(lost: "sys.UnraisableHookArgs") -> None:
+    """Leave where Python would only print an interrupt, as it came within a callback."""
+    if not issubclass(lost.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(lost)
+        return
+    os._exit(INTERRUPTED if lost.exc_type is KeyboardInterrupt else TERMINATED)
 
 
 def _leave(*_: object) -> NoReturn:

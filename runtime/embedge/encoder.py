@@ -266,6 +266,7 @@ class Encoder(LoadedModel):
         """
         if isinstance(texts, str):
             return self.count_tokens([texts], prompt=prompt)[0]
+        self._pipeline.check_open()
         counts: list[int] = []
         front = self._prompt(prompt)
         for start, window in windows(iterate(texts)):

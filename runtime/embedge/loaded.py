@@ -49,6 +49,7 @@ class LoadedModel:
         self._pipeline.close()
 
     def __enter__(self) -> Self:
+        self._pipeline.check_open()
         return self
 
     def __exit__(self, *exception: object) -> None:

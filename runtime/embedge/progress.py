@@ -44,15 +44,16 @@ class StatusLine:
 
     def __exit__(self, *exception: object) -> None:
         if self._enabled and self._line is not None:
-            self._draw(self._line())
-            self._stream.write("\n")
-            self._stream.flush()
+            self._draw(self._line(), "\n")
 
-    def _draw(self, line: str) -> None:
+    def _draw(self, line: str, end: str = "") -> None:
         self._drawn = time.monotonic()
         shown = _encodable(line, self._stream)
-        self._stream.write(f"\r{shown}{' ' * (self._length - len(shown))}")
-        self._stream.flush()
+        try:
+            self._stream.write(f"\r{shown}{' ' * (self._length - len(shown))}{end}")
+            self._stream.flush()
+        except (OSError, ValueError):  # the terminal is gone; the work goes on
+            self._enabled = False
         self._length = len(shown)
 
 

@@ -120,6 +120,9 @@ class _ClosedOutput:
     def buffer(self) -> NoReturn:
         raise OSError(errno.EBADF, "it is closed")
 
+    def fileno(self) -> NoReturn:
+        raise OSError(errno.EBADF, "it is closed")
+
     def flush(self) -> None:
         """Nothing is ever held."""
 

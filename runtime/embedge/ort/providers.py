@@ -25,6 +25,8 @@ from embedge.ort.installation import import_problem
 try:
     import onnxruntime
 except ImportError as error:
+    if isinstance(error.__cause__, KeyboardInterrupt):  # Ctrl-C while its library was initialized
+        raise error.__cause__ from None
     raise InstallationError(import_problem(error)) from error
 
 ort = onnxruntime  # session.py takes it from here
