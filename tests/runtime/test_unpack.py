@@ -223,5 +223,5 @@ def test_the_command_says_what_it_wrote(tmp_path: Path, capsys: pytest.CaptureFi
     assert lines[-3:] == [
         str(tmp_path / "out" / "onnx" / "model_quantized.onnx"),
         "Where a tool asks: pooling mean, normalized.",
-        "Tools give all 2 components; embedge keeps the first 1 unless told otherwise.",
+        "Tools give all 2 components; embedge keeps the first 1 by default.",
     ]
