@@ -118,12 +118,16 @@ class ExportError(EmbedgeError):
         return type(self), (self.step, self._message)
 
 
+def one_line(error: Exception) -> str:
+    """The message of an error without its line breaks."""
+    return " ".join(str(error).split())
+
+
 def not_enough_memory(error: Exception) -> ResourceError:
     """The error to raise where ``error`` says that memory has run out."""
-    text = " ".join(str(error).split()) or type(error).__name__
     return ResourceError(
-        f"not enough memory: {text}; close other programs, raise this process's memory limit, use "
-        "fewer threads, or use a smaller model"
+        f"not enough memory: {one_line(error) or type(error).__name__}; close other programs, "
+        "raise this process's memory limit, use fewer threads, or use a smaller model"
     )
 
 

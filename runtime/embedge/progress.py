@@ -52,7 +52,7 @@ class StatusLine:
         try:
             self._stream.write(f"\r{shown}{' ' * (self._length - len(shown))}{end}")
             self._stream.flush()
-        except (OSError, ValueError):  # the terminal is gone; the work goes on
+        except (OSError, ValueError):  # the terminal is gone; the call continues
             self._enabled = False
         self._length = len(shown)
 

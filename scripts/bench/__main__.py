@@ -79,7 +79,7 @@ def _options() -> argparse.Namespace:
     if options.data is None:
         parser.error("--data or EMBEDGE_EVAL_DATA should name the folder of evaluation data")
     if not 0 < options.part <= 1:
-        parser.error(f"--part should be above 0 and at most 1, but is {options.part:g}")
+        parser.error(f"expected --part above 0 and at most 1, got {options.part:g}")
     unknown = set((options.peers or OURS).split(",")) - set(BY_NAME)
     if unknown:
         parser.error(

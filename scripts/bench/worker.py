@@ -63,12 +63,11 @@ def usual_in_ours(model: Path, threads: int) -> Encode:
 
     from embedge import Encoder
     from embedge.ort.inference import _options
+    from embedge.ort.session import intra_op_threads
 
     encoder = Encoder(threads=threads)  # the file that was measured is in the package
     pipeline = encoder._pipeline
-    # Threads share a call where they do for embedge's own file.
-    sharing = threads if encoder.dim >= 512 else 1
-    options = _options(sharing, model.stat().st_size)
+    options = _options(intra_op_threads(threads, encoder.dim), model.stat().st_size)
     session = InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     pipeline._parts = (pipeline.tokenizer, _UsualSession(session))  # type: ignore[assignment]
     return encoder.encode
@@ -119,9 +118,8 @@ def fastembed(model: Path, threads: int) -> Encode:
 
 
 def light_embed(model: Path, threads: int) -> Encode:
-    from light_embed import (
-        TextEmbedding,  # has no option for threads: takes the CPUs it is pinned to
-    )
+    # It has no option for threads: it takes the CPUs that it is pinned to.
+    from light_embed import TextEmbedding
 
     folder = model.parent.parent
     config = {

@@ -4,7 +4,7 @@ from functools import partial
 
 import numpy as np
 
-from embedge.errors import ModelError, ProviderError, ResourceError, not_enough_memory
+from embedge.errors import ModelError, ProviderError, ResourceError, not_enough_memory, one_line
 from embedge.modelfile.file import ModelFile
 from embedge.modelfile.weights import Parts, split
 from embedge.ort.fork_guard import ort_call
@@ -31,11 +31,6 @@ def instead_of(file: ModelFile) -> str:
 
 # What the messages of onnxruntime contain when an allocation failed.
 _NO_MEMORY = ("bad_alloc", "Failed to allocate memory", "cannot allocate memory", "out of memory")
-
-
-def one_line(error: Exception) -> str:
-    """Return the message of an error without its line breaks."""
-    return " ".join(str(error).split())
 
 
 def _options(threads: int, size: int) -> ort.SessionOptions:

@@ -2,6 +2,8 @@
 
 import sys
 
+from embedge.errors import one_line
+
 # Part of an ImportError's message, and the cause and remedy to report for it.
 _REMEDIES = (
     (
@@ -38,7 +40,7 @@ def import_problem(error: ImportError | None) -> str:
     """The message for an ``error`` of the import; None: the package is an empty folder."""
     if error is None:
         return _IN_PART
-    text = " ".join(str(error).split())
+    text = one_line(error)
     remedy = next((advice for sign, advice in _REMEDIES if sign in text), _OTHERWISE)
     python = ".".join(map(str, sys.version_info[:2]))
     return f"onnxruntime cannot be imported in Python {python}: {text}; {remedy}"

@@ -140,9 +140,7 @@ def self_test(file: ModelFile, tokenizer: TextTokenizer, session: Session) -> fl
         results = [
             verify(file, _SessionEncoder(file, tokenizer, session, batch)) for batch in (1, 2)
         ]
-    except (
-        ModelError
-    ) as error:  # it loaded the graph and cannot run it: a GPU without float16, for example
+    except ModelError as error:  # the graph was loaded, but fails: a GPU without float16
         raise ProviderError(
             f"{file.path}: {name} cannot run it: {error}; {instead_of(file)}"
         ) from error

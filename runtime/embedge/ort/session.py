@@ -12,11 +12,11 @@ from weakref import WeakSet
 import numpy as np
 from numpy.typing import NDArray
 
-from embedge.errors import ClosedError, EmbedgeError, ModelError, ProviderError
+from embedge.errors import ClosedError, EmbedgeError, ModelError, ProviderError, one_line
 from embedge.modelfile.file import ModelFile, read
 from embedge.modelfile.signature import HIDDEN, INPUTS, OUTPUT
 from embedge.ort.fork_guard import in_forked_process, ort_call
-from embedge.ort.inference import load_session, one_line, out_of_memory
+from embedge.ort.inference import load_session, out_of_memory
 from embedge.ort.memory import release_free_memory
 from embedge.ort.providers import CPU, Choice, Providers, ort, resolve
 
@@ -26,6 +26,11 @@ from embedge.ort.providers import CPU, Choice, Providers, ort, resolve
 _MIN_SHARED_DIM = 512
 # Beyond so many, the parts of one short text are too small to be worth waking another thread.
 _MAX_SHARING_THREADS = 4
+
+
+def intra_op_threads(threads: int, dim: int) -> int:
+    """How many of ``threads`` share each call of a model of ``dim`` components on the CPU."""
+    return min(threads, _MAX_SHARING_THREADS) if dim >= _MIN_SHARED_DIM else 1
 
 
 class Session:
@@ -50,8 +55,7 @@ class Session:
         self._closed = False
         # Micro-batches run concurrently, one thread each: that doubles throughput on two cores
         # where two threads of one call give 1.1 to 1.5 times.
-        large = names == [CPU] and self._dim >= _MIN_SHARED_DIM
-        sharing = min(threads, _MAX_SHARING_THREADS) if large else 1
+        sharing = intra_op_threads(threads, self._dim) if names == [CPU] else 1
         self._session: ort.InferenceSession | None = load_session(file, choices, sharing)
         self.providers: list[str] = self._session.get_providers()
         self.self_test: float | None = None
