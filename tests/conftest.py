@@ -9,6 +9,15 @@ from types import ModuleType
 
 import pytest
 
+# Files that take minutes, the longest first: what begins last should be short.
+LONGEST = ("test_architectures.py", "test_ray.py", "test_pipeline.py", "test_refusals.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; the order is that of collection otherwise."""
+    last = len(LONGEST)
+    items.sort(key=lambda item: LONGEST.index(n) if (n := item.path.name) in LONGEST else last)
+
 
 @pytest.fixture(scope="session")
 def eval_data() -> Path:

@@ -3,9 +3,8 @@
 import os
 import random
 import signal
-import threading
-import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,10 @@ import pytest
 from embedge import Encoder, OptionError
 from embedge.integrations.ray import EmbedBatch, EmbedOptions, embed_parquet
 
+# Ray's own, and those of what it brings. SIGKILL: not on Windows.
 pytestmark = [
-    pytest.mark.filterwarnings("ignore"),  # Ray's own, and those of what it brings
-    pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the workers' processes in /proc"),
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs a system with SIGKILL"),
 ]
 
 CHANCE = random.Random(0)
@@ -61,50 +61,40 @@ def as_a_single_process(output: Path, encoder: Encoder) -> bool:
     return every_row_once and np.array_equal(vectors, encoder.encode_document(TEXTS)[ids])
 
 
-def worker_processes() -> list[int]:
-    """Processes of our Ray cluster, which this process has started, that encode."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (path / "cmdline").read_bytes()
-            if b"MapBatches(EmbedBatch)" in command and is_ours(int(path.name)):
-                found.append(int(path.name))
-        except OSError:  # it has ended
-            continue
-    return found
+def dying_once(marker: str) -> type[EmbedBatch]:
+    """An EmbedBatch of which one process, the first at its second batch, is killed."""
 
+    class DyingOnce(EmbedBatch):
+        calls = 0
 
-def is_ours(process: int) -> bool:
-    while process > 1 and process != os.getpid():
-        stat = Path(f"/proc/{process}/stat").read_text()
-        process = int(stat.rpartition(")")[2].split()[1])
-    return process == os.getpid()
+        def __call__(self, batch: Any) -> Any:
+            self.calls += 1
+            if self.calls == 2:
+                with suppress(FileExistsError):
+                    os.close(os.open(marker, os.O_CREAT | os.O_EXCL))
+                    os.kill(os.getpid(), signal.SIGKILL)
+            return super().__call__(batch)
+
+    return DyingOnce
 
 
 @pytest.mark.parametrize("kill", [False, True])
 @pytest.mark.filterwarnings("ignore::embedge.TruncationWarning")
 def test_two_workers_make_what_one_process_makes(
-    ray: Any, source: Path, tmp_path: Path, model_file: Path, encoder: Encoder, kill: bool
+    ray: Any,
+    source: Path,
+    tmp_path: Path,
+    model_file: Path,
+    encoder: Encoder,
+    kill: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    output = tmp_path / "out"
-    killed: list[int] = []
-
-    def kill_one_midway() -> None:
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and not killed:
-            if list(output.glob("*.parquet")) and (workers := worker_processes()):
-                os.kill(workers[0], signal.SIGKILL)
-                killed.append(workers[0])
-            time.sleep(0.005)
-
-    killer = threading.Thread(target=kill_one_midway)
+    output, marker = tmp_path / "out", tmp_path / "killed"
     if kill:
-        killer.start()
+        monkeypatch.setattr("embedge.integrations.ray.EmbedBatch", dying_once(str(marker)))
     options = EmbedOptions(model=str(model_file), column="body", id="key")
     assert embed_parquet(source, output, options, workers=2) == len(TEXTS)
-    if kill:
-        killer.join()
-        assert killed
+    assert marker.exists() == kill
     assert as_a_single_process(output, encoder)
     assert f'"fingerprint": "{encoder.fingerprint}"' in (output / "_embedge.json").read_text()
 
