@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,25 @@ def test_what_is_not_http_is_answered_in_json(encoder: Encoder, data: bytes) -> 
         head, _, body = read_all(connection).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\n")
     assert json.loads(body)["error"]["code"] == "invalid_http"
+
+
+def test_an_answer_does_not_wait_for_the_client_to_acknowledge_its_headers(
+    encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from embedge.serve.connection import Connection
+
+    made = Connection.connection_made
+    found: list[int] = []
+
+    def noted(self: Any, transport: Any) -> None:
+        made(self, transport)
+        connection = transport.get_extra_info("socket")
+        found.append(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+    monkeypatch.setattr(Connection, "connection_made", noted)
+    with serving(encoder) as web, client(web.url) as http:
+        assert http.get("/health").status_code == 200
+    assert [bool(value) for value in found] == [True]
 
 
 def test_a_slow_reader_holds_nobody_up_and_gets_everything(wide_file: Path) -> None:

@@ -5,6 +5,7 @@ Needs the extra `embedge[server]`.
 
 import asyncio
 import json
+import socket
 from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -26,6 +27,9 @@ class Connection(H11Protocol):  # type: ignore[misc]  # an extra, so mypy may no
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         """Await a request."""
+        # asyncio leaves this out, as sockets of socket.create_server do not say that they are TCP:
+        # an answer's body would wait 40 ms until the client has acknowledged its headers.
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         super().connection_made(transport)
         self._watch_headers()
 

@@ -63,6 +63,7 @@ def make_config(app: Any, limits: Limits) -> uvicorn.Config:
     """How uvicorn runs the app."""
     return uvicorn.Config(
         app,
+        loop="asyncio",
         http=partial(Connection, seconds=limits.seconds),
         ws="none",
         lifespan="off",
