@@ -1,6 +1,7 @@
 """More than eight bits: what each precision computes, and when it is used."""
 
 from threading import Event
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -140,9 +141,17 @@ def test_upgrades_are_taken_until_they_promise_enough() -> None:
 
 
 def test_a_long_step_says_that_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("embedge_export.steps.SECONDS", 0.001)
     lines: list[str] = []
-    spoken = Event()
+    begun, spoken = Event(), Event()
+
+    class Beats(Event):
+        """Waits for the step's first line, and then no longer."""
+
+        def wait(self, timeout: float | None = None) -> bool:
+            return begun.wait(60) and self.is_set()
+
+    monkeypatch.setattr("embedge_export.steps.Event", Beats)
+    monkeypatch.setattr("embedge_export.steps.time", SimpleNamespace(monotonic=lambda: 0.0))
 
     def notify(line: str) -> None:
         lines.append(line)
@@ -151,6 +160,7 @@ def test_a_long_step_says_that_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> No
 
     with step("trace", notify) as say:
         say("BertModel")
+        begun.set()
         assert spoken.wait(60)
     assert lines[0] == "trace     BertModel"
     assert lines[1] == "trace     still running, 0 s"
