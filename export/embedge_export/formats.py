@@ -89,8 +89,9 @@ def _feeds(texts: Sequence[str], source: Source) -> list[dict[str, NDArray[np.in
     """Calibration texts as graph inputs of equal length, int64 (batch, sequence)."""
     tokenizer = TextTokenizer(source.tokenizer_json, source.max_tokens)
     waiting = Waiting()
-    for number, ids in enumerate(tokenizer.ids(texts)):
-        waiting.add(TokenSequence(number, np.array(tokenizer.wrap(ids), np.int32), first=True))
+    for number, ids in enumerate(map(tokenizer.wrap, tokenizer.ids(texts))):
+        if ids:  # the empty text has none where there are no special tokens
+            waiting.add(TokenSequence(number, np.array(ids, np.int32), first=True))
     feeds = []
     while waiting:
         batch = np.stack([sequence.ids for sequence in waiting.take(oldest=False)], dtype=np.int64)

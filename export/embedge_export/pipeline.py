@@ -222,7 +222,7 @@ def _probes(recipe: Recipe, source: Source) -> list[ProbeText]:
     probes = [
         ProbeText(text)
         for text, count in zip(recipe.probes, counts, strict=True)
-        if fitting or count <= source.max_tokens
+        if count and (fitting or count <= source.max_tokens)  # none: no special tokens, no text
     ]
     if fitting and max(counts, default=0) <= source.max_tokens:
         long = max(recipe.probes, key=len, default="") or "a long text"

@@ -1,5 +1,6 @@
 """What to export: a frozen value read from a recipe.toml, or made of a folder or a hub id."""
 
+import re
 import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -10,6 +11,7 @@ from embedge_export import catalogue
 
 Verified = Literal["real weights", "architecture", "not exported"]
 _LISTS = ("probes", "languages", "matryoshka_dims")
+_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 HUB_CACHE = "models--"  # how the hub's cache names the folder of a repository
 
 # Short and long texts, and some that tokenizers get wrong.
@@ -108,21 +110,25 @@ class Recipe:
         if isinstance(source, Recipe):
             return source
         path = Path(source)
-        if path.is_file() and path.suffix == ".toml":
-            return cls.read(path)
+        if path.is_file():
+            if path.suffix == ".toml":
+                return cls.read(path)
+            raise ExportError(
+                "source", f"{path} is a file; expected a recipe.toml, or the folder of a model"
+            )
         if (path / "recipe.toml").is_file():
             return cls.read(path / "recipe.toml")
-        if path.is_dir():
+        text = str(source)
+        if text and path.is_dir():
             return cls(str(path))
-        listed = catalogue.find(str(source))
+        listed = catalogue.find(text)
         if listed is not None:
             return cls.read(listed)
-        text = str(source)
-        if text.count("/") > 1 or text.startswith((".", "~", "/")) or path.suffix == ".toml":
+        if not _HUB_ID.fullmatch(text) or path.suffix == ".toml":
             raise ExportError(
                 "source",
-                f"{text}: there is no such recipe or folder, and it cannot be a hub id, "
-                "which is 'organization/name'",
+                f"{text or repr(text)}: there is no such recipe or folder, and it cannot be a hub "
+                "id, which is 'organization/name'",
             )
         return cls(text)
 

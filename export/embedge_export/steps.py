@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
 
-from embedge.errors import EmbedgeError, ExportError
+from embedge.errors import ExportError, one_line
 
 Notify = Callable[[str], None]
 
@@ -41,10 +41,10 @@ def step(name: str, notify: Notify) -> Iterator[Notify]:
     thread.start()
     try:
         yield say
-    except ExportError:
+    except (ExportError, MemoryError):
         raise
-    except (EmbedgeError, OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
-        raise ExportError(name, f"{type(error).__name__}: {error}") from error
+    except Exception as error:  # other libraries raise anything; ours is one sentence
+        raise ExportError(name, f"{type(error).__name__}: {one_line(error)}") from error
     finally:
         finished.set()
         thread.join()

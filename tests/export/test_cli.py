@@ -56,6 +56,15 @@ def test_calibration_texts_of_ones_own_change_the_file(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (
+            [__file__],
+            f"embedge: source: {__file__} is a file; expected a recipe.toml, or the folder",
+        ),
+        ([""], "embedge: source: '': there is no such recipe or folder"),
+        (
+            ["https://huggingface.co/org/name"],
+            "embedge: source: https://huggingface.co/org/name: the",
+        ),
         (["./missing"], "embedge: source: ./missing: there is no such recipe or folder"),
         (["SOURCE", "--pooling", "median"], "embedge: source: expected pooling of mean"),
         (["SOURCE", "--calibration", "none.txt"], "embedge: --calibration none.txt cannot be"),

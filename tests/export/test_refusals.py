@@ -130,6 +130,31 @@ def test_a_pointer_in_the_place_of_weights(folder: Path) -> None:
         load(Recipe(str(folder)))
 
 
+@pytest.mark.parametrize("name", ["onnx/model.onnx", "tf_model.h5", "pytorch_model.bin"])
+def test_a_pointer_to_a_copy_that_nothing_reads_is_left_alone(name: str, folder: Path) -> None:
+    (folder / "onnx").mkdir()
+    (folder / name).write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n"
+    )
+    assert load(Recipe(str(folder))).hidden_size == 32
+
+
+@pytest.mark.parametrize("content", ['{"weight_map": [1]}', '{"weight_map": {}}', "{}"])
+def test_an_index_of_shards_that_names_none_is_refused(content: str, folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(content)
+    with pytest.raises(ExportError, match=r"index\.json should name a file for each weight"):
+        load(Recipe(str(folder)))
+
+
+def test_a_module_whose_weights_do_not_fit_is_refused_in_one_line(folder: Path) -> None:
+    (dense,) = folder.glob("*_Dense/model.safetensors")
+    save_file({f"module.{name}": w for name, w in load_file(dense).items()}, dense)
+    with pytest.raises(ExportError, match=r"cannot be loaded: .*linear\.bias") as refusal:
+        load(Recipe(str(folder)))
+    assert "\n" not in str(refusal.value)
+
+
 def test_shards_are_read_and_a_missing_one_is_named(folder: Path) -> None:
     model = AutoModel.from_pretrained(folder)
     expected = reference(folder, ["the river"])
@@ -213,6 +238,9 @@ def listed(kind: str, **settings: Any) -> Callable[[Path], None]:
         (configured(model_type="bert", architectures=["HF_ColBERT"]), "late-interaction.*PyLate"),
         (listed("sentence_transformers.models.CLIPModel"), "a multimodal model"),
         (listed("pylate.models.Dense.Dense"), "late-interaction.*PyLate"),
+        (configured(model_type="siglip2"), "a multimodal model"),
+        (configured(model_type="bert", sentence_transformers={"version": "5"}), "a cross-encoder"),
+        (listed("custom_st.Transformer"), r"code of its own, .*: custom_st\.Transformer"),
         (listed("x.Transformer", model_type="MultiVectorEncoder"), "late-interaction.*PyLate"),
         (listed("x.Transformer", model_type="Reader"), "a Reader, which does not give one vector"),
     ],
@@ -226,6 +254,20 @@ def test_what_is_not_an_embedder_is_refused_with_the_right_tool(
 
 
 # layouts
+
+
+@pytest.mark.parametrize("content", ['["a"]', '[{"type": "x", "path": null}]', '[{"path": ""}]'])
+def test_modules_that_are_none_are_refused(content: str, folder: Path) -> None:
+    (folder / "modules.json").write_text(content)
+    with pytest.raises(ExportError, match=r"modules\.json should list objects with the keys type"):
+        load(Recipe(str(folder)))
+
+
+def test_a_transformer_without_pooling_is_refused(folder: Path) -> None:
+    modules = json.loads((folder / "modules.json").read_text())
+    (folder / "modules.json").write_text(json.dumps([modules[0], modules[2]]))
+    with pytest.raises(ExportError, match="expected Pooling behind the Transformer, got Dense"):
+        load(Recipe(str(folder)))
 
 
 def test_weights_in_a_folder_of_their_own(sentence_folder: Path, folder: Path) -> None:
@@ -343,6 +385,8 @@ def test_split_special_tokens_is_refused(folder: Path) -> None:
         ({"text": {"stride": 4}}, r"processing_kwargs.text.stride = 4"),
         ({"common": {"is_split_into_words": True}}, r"processing_kwargs.common.is_split"),
         ({"text": {"unheard_of": 1}}, r"processing_kwargs.text.unheard_of = 1"),
+        ({"text": {"max_length": "long"}}, r"processing_kwargs.text.max_length = 'long'"),
+        ({"text": 3}, r"processing_kwargs.text = 3"),
     ],
 )
 def test_what_a_tokenizer_is_called_with_is_refused_by_name(
@@ -360,6 +404,30 @@ def test_a_length_that_a_tokenizer_is_called_with_is_the_limit(folder: Path) -> 
     np.testing.assert_allclose(
         source.encode(["x " * 40]), reference(folder, ["x " * 40]), atol=1e-6
     )
+
+
+def test_padding_to_a_fixed_length_changes_nothing(folder: Path) -> None:
+    edit(
+        folder / "sentence_bert_config.json", processing_kwargs={"text": {"padding": "max_length"}}
+    )
+    found = load(Recipe(str(folder))).encode(["a river"])
+    np.testing.assert_allclose(found, reference(folder, ["a river"]), atol=1e-6)
+
+
+def test_a_tokenizer_without_a_padding_token_is_refused(folder: Path) -> None:
+    values = json.loads((folder / "tokenizer_config.json").read_text())
+    del values["pad_token"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(values))
+    (folder / "special_tokens_map.json").unlink(missing_ok=True)
+    with pytest.raises(ExportError, match=r"has no padding token, .*tokenizer_config\.json \(pad_"):
+        load(Recipe(str(folder)))
+
+
+@pytest.mark.parametrize("content", ["{", '{"model": {"type": "Foo"}}'])
+def test_a_tokenizer_json_that_is_none_is_refused(content: str, folder: Path) -> None:
+    (folder / "tokenizer.json").write_text(content)
+    with pytest.raises(ExportError, match=r"tokenizer\.json is not a tokenizer: "):
+        load(Recipe(str(folder)))
 
 
 def test_added_tokens_without_a_row_are_left_out(folder: Path) -> None:
@@ -433,6 +501,11 @@ def test_truncate_dim_is_the_dim_that_the_file_gives_unasked(folder: Path) -> No
             "apache-2.0",
         ),
         (b"---\ntags: []\n---\n**License:** MIT\n", "mit"),
+        ("---\nlicense: mit\n---\n# \xe9\n".encode("utf-16"), "mit"),
+        (b"\xef\xbb\xbf---\nlicense: mit\n---\n", "mit"),
+        (b"---\nlicense: mit\ndate: 2024-13-45\n---\n", "mit"),
+        (b"---\nlicense: {name: mit}\n---\n", "unknown"),
+        (b"---\nlicense: null\n---\n", "unknown"),
         (b"# Model\nThe committee submits; it is not a grant.\n", "unknown"),
         (None, "unknown"),
     ],

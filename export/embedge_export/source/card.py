@@ -1,5 +1,6 @@
 """The license that a model card names."""
 
+import codecs
 import re
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ _NAMES = (
     (r"\bmit\b", "mit"),
     (r"bsd[- ]3", "bsd-3-clause"),
 )
+_MARKS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}  # else it is UTF-8
+_NO_VALUE = ("", "null", "~")
+_LONGEST = 200  # characters: what is longer is no name
 _FRONT_MATTER = re.compile(r"\A\ufeff?\s*---[ \t]*\r?\n(.*?)^---[ \t]*\r?$", re.S | re.M)
 _SECTION = re.compile(r"^#+[ \t]*licen[sc]e[^\n]*\n(.*?)(?=^#|\Z)", re.S | re.M | re.I)
 _LINE = re.compile(r"^[ \t>*_-]*licen[sc]e[*_ \t]*[:=|][^\n]*", re.M | re.I)
@@ -30,23 +34,35 @@ def license_of(folder: Path) -> str:
     card = folder / "README.md"
     if not card.is_file():
         return UNKNOWN
-    text = card.read_bytes().decode("utf-8", errors="replace")
+    text = _decoded(card.read_bytes())
     front = _FRONT_MATTER.match(text)
     named = _named(front[1]) if front else ""
     return named or _in_text(text[front.end() :] if front else text)
 
 
 def _named(front_matter: str) -> str:
-    try:
-        values: Any = yaml.safe_load(front_matter)
+    try:  # BaseLoader: every value is text, so that no odd date elsewhere is an error
+        values: Any = yaml.load(front_matter, Loader=yaml.BaseLoader)
     except yaml.YAMLError:
         values = {"license": _first_line(front_matter)}
     if not isinstance(values, dict):
         return ""
-    found = values.get("license")
-    names = [str(name) for name in (found if isinstance(found, list) else [found]) if name]
-    other = values.get("license_name")
-    return ", ".join(str(other) if name == "other" and other else name for name in names)
+    found, other = values.get("license"), values.get("license_name")
+    names = filter(None, map(_name, found if isinstance(found, list) else [found]))
+    return ", ".join((_name(other) if name == "other" else "") or name for name in names)
+
+
+def _name(value: object) -> str:
+    """A license's name in one line; nothing where a value is none."""
+    name = " ".join(value.split())[:_LONGEST] if isinstance(value, str) else ""
+    return "" if name.lower() in _NO_VALUE else name
+
+
+def _decoded(card: bytes) -> str:
+    for mark, encoding in _MARKS.items():
+        if card.startswith(mark):
+            return card.decode(encoding, errors="replace")
+    return card.decode("utf-8", errors="replace")
 
 
 def _first_line(front_matter: str) -> str:

@@ -31,6 +31,10 @@ STATIC = (
 MULTIMODAL = (
     "a multimodal model: it takes more than text; use sentence_transformers.SentenceTransformer"
 )
+OWN_CODE = (
+    "a model with Python code of its own, which the exporter does not run (transformers 5 has "
+    "nomic_bert, eurobert and jina_embeddings_v3 built in)"
+)
 CHAT = (
     "a language model for chat, not trained to give vectors of sentences; use transformers, or "
     "export a model with a modules.json that was trained for sentence embeddings"
@@ -59,14 +63,17 @@ _MODULES = {
     "CausalScoreHead": SCORER,
     "MultiVectorMask": MULTI_VECTOR,
 }
+_PACKAGES = ("sentence_transformers", "torch")  # whose modules it loads
 _ROUTERS = ("Router", "Asym")  # Asym: its name before sentence-transformers 5
 # model_type in config.json
 _MODEL_TYPES = {"model2vec": STATIC, "static": STATIC}
 _MULTIMODAL_CONFIGS = ("vision_config", "audio_config", "image_config", "speech_config")
-_MULTIMODAL_TYPES = (
+_MULTIMODAL_TYPES = (  # starts of them: clipseg, siglip2, blip-2, ...
     *("clip", "siglip", "chinese_clip", "altclip", "clap", "blip", "vilt", "flava", "align"),
-    *("whisper", "wav2vec2", "hubert", "vit", "dinov2", "layoutlm", "layoutlmv2", "layoutlmv3"),
+    *("whisper", "wav2vec2", "hubert", "vit", "dinov2", "layoutlm", "vision-", "bridgetower"),
+    *("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "llava", "mllama", "paligemma", "idefics", "colpali"),
 )
+_TEXT_PART = "_text_model"  # of a multimodal model, saved alone: clip_text_model
 # what the name of an architecture in config.json ends with, of folders without modules.json
 _ARCHITECTURES = {
     "ForSequenceClassification": SCORER,
@@ -106,7 +113,15 @@ def layout(folder: Path) -> Layout:
     """
     modules = []
     for entry in read_json(folder / "modules.json", []):
-        kind, path = str(entry.get("type", "")), _inside(folder, str(entry.get("path", "")))
+        match entry:
+            case {"type": str(kind), "path": str(name)}:
+                path = _inside(folder, name)
+            case _:
+                raise ExportError(
+                    "source",
+                    f"{folder / 'modules.json'} should list objects with the keys type and path, "
+                    f"got {str(entry)[:60]!r}",
+                )
         modules += _routes(kind, path) or [(kind, path)]
     transformer = next((path for kind, path in modules if (path / "config.json").is_file()), folder)
     return Layout(
@@ -181,16 +196,23 @@ def _other_than_embedder(found: Layout) -> str | None:
             return MULTI_VECTOR
         if name in _MODULES:
             return _MODULES[name]
+        if kind.partition(".")[0] not in _PACKAGES:
+            return f"{OWN_CODE}: {kind}"
     model_type = str(found.config.get("model_type", ""))
     if model_type in _MODEL_TYPES:
         return _MODEL_TYPES[model_type]
-    if model_type in _MULTIMODAL_TYPES or any(key in found.config for key in _MULTIMODAL_CONFIGS):
+    multimodal = model_type.startswith(_MULTIMODAL_TYPES) and not model_type.endswith(_TEXT_PART)
+    if multimodal or any(key in found.config for key in _MULTIMODAL_CONFIGS):
         return MULTIMODAL
     return None if found.modules else _bare(found)
 
 
 def _bare(found: Layout) -> str | None:
     """What a folder without modules.json is, if not a plain encoder."""
+    if "sentence_transformers" in found.config:  # settings that only CrossEncoder writes there
+        return SCORER
+    if (found.folder / "artifact.metadata").is_file():  # of the ColBERT library
+        return MULTI_VECTOR
     for name in found.config.get("architectures") or ():
         for end, what in _ARCHITECTURES.items():
             if str(name).endswith(end):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,14 @@ from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer import modules as st
 
-from embedge.errors import ExportError
+from embedge.errors import ExportError, one_line
 from embedge.modelfile.settings import TransformerSettings
 from embedge_export.graph.head import Module
 from embedge_export.recipe import Recipe
 from embedge_export.source import card, tokenizer, weights
 from embedge_export.source import modules as describe
 from embedge_export.source.config import transformer_settings
-from embedge_export.source.kinds import Layout, check_kind, layout
+from embedge_export.source.kinds import OWN_CODE, Layout, check_kind, layout
 from embedge_export.source.locate import Location, locate
 from embedge_export.source.quiet import quiet
 
@@ -72,13 +73,13 @@ def load(recipe: Recipe) -> Source:
             embedder, or it has a module or a setting that the exporter does not know.
     """
     place = locate(recipe)
-    weights.check_pointers(place.folder)
-    found = layout(place.folder)
-    check_kind(found)
+    found = _checked_layout(place.folder)
     sha256 = _checked_sha256(found, recipe)
     model, remarks = _loaded(found)
-    overridden = _override(model, recipe)
     transformer = model[0]
+    if isinstance(transformer, st.Transformer):  # else it is refused by name, below
+        tokenizer.check_settings(transformer)
+    overridden = _override(model, recipe)
     tokenizer_json, left_out = _tokenizer(transformer, model.max_seq_length)
     described = describe.modules(model)
     dims = describe.matryoshka_dims(model, {**found.config, **found.settings})
@@ -106,6 +107,15 @@ def load(recipe: Recipe) -> Source:
     )
 
 
+def _checked_layout(folder: Path) -> Layout:
+    """The modules of a folder; raises ExportError for what is refused without loading it."""
+    weights.check_pointers(folder)
+    found = layout(folder)
+    check_kind(found)
+    tokenizer.check_file(found.transformer)
+    return found
+
+
 def _origin(place: Location, sha256: str, transformer: st.Transformer) -> dict[str, str]:
     return {
         "repository": place.repository,
@@ -117,7 +127,6 @@ def _origin(place: Location, sha256: str, transformer: st.Transformer) -> dict[s
 
 def _tokenizer(transformer: st.Transformer, max_tokens: int) -> tuple[str, Sequence[str]]:
     """The checked tokenizer.json, and the tokens that it leaves out."""
-    tokenizer.check_settings(transformer)
     text, left_out = tokenizer.tokenizer_json(transformer)
     tokenizer.check_ids(transformer, text, left_out, max_tokens)
     return text, left_out
@@ -167,12 +176,9 @@ def _loaded(found: Layout) -> tuple[SentenceTransformer, list[str]]:
 
 def _why_not(found: Layout, error: Exception) -> str:
     """What to say where sentence-transformers cannot load a folder."""
-    reason = str(error).strip() or type(error).__name__
-    if "auto_map" in found.config or any("." not in kind for kind, _ in found.modules):
-        reason += (
-            "; the model comes with Python code of its own, which the exporter does not run "
-            "(transformers 5 has nomic_bert, eurobert and jina_embeddings_v3 built in)"
-        )
+    reason = one_line(error) or type(error).__name__
+    if "auto_map" in found.config:
+        return f"{found.folder} is {OWN_CODE}"
     return f"{found.folder} cannot be loaded: {reason}"
 
 

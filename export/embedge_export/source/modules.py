@@ -55,7 +55,15 @@ def modules(model: SentenceTransformer) -> tuple[Module, ...]:
     if not isinstance(transformer, st.Transformer):
         raise _unsupported(transformer)
     head = [module for module in head if not isinstance(module, st.Dropout)]  # does nothing now
-    return tuple(_module(module, transformer, model.prompts) for module in head)
+    found = tuple(_module(module, transformer, model.prompts) for module in head)
+    if not head or not isinstance(head[0], st.Pooling):
+        after = type(head[0]).__name__ if head else "nothing"
+        raise ExportError(
+            "source",
+            f"expected Pooling behind the Transformer, got {after}: without it there is a vector "
+            "for each token and none for the text; add the pooling that the model was trained with",
+        )
+    return found
 
 
 def _module(module: torch.nn.Module, transformer: Any, prompts: Mapping[str, str]) -> Module:

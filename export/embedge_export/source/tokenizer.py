@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from embedge.errors import ExportError
+from embedge.errors import ExportError, ModelError
 from embedge.text.tokenizer import TextTokenizer
 from embedge_export.quantization.calibration import calibration_texts
 
@@ -27,6 +28,21 @@ _SUPPORTED: dict[str, tuple[Any, ...]] = {
 _MODULE_SETTINGS = ("query_length", "document_length", "query_expansion")
 _NO_SETTING = "there is no such setting"
 _SHOWN = 5
+_NO_LIMIT = 2**31  # tokens; the model's own is not known yet
+
+
+def check_file(folder: Path) -> None:
+    """Refuse a tokenizer.json that is none, before transformers looks for other files instead.
+
+    Raises:
+        ExportError: says what is wrong with it.
+    """
+    path = folder / "tokenizer.json"
+    if path.is_file():
+        try:
+            TextTokenizer(path.read_text("utf-8"), _NO_LIMIT)
+        except (ModelError, ValueError) as error:  # ValueError: not UTF-8
+            raise ExportError("source", f"{path} is not a tokenizer: {error}") from error
 
 
 def check_settings(transformer: Any) -> None:
@@ -40,13 +56,20 @@ def check_settings(transformer: Any) -> None:
         raise _refused("truncation_side", tokenizer.truncation_side, "texts are cut at the right")
     if getattr(tokenizer, "split_special_tokens", False):
         raise _refused("split_special_tokens", True, "special tokens in a text are recognized")
+    if tokenizer.pad_token is None:
+        raise ExportError(
+            "source",
+            "the tokenizer has no padding token, and sentence-transformers cannot encode without "
+            "one; name it in tokenizer_config.json (pad_token)",
+        )
     asked: Mapping[str, Any] = getattr(transformer, "processing_kwargs", None) or {}
     for group in ("common", "text"):
-        for key, value in (asked.get(group) or {}).items():
-            if key != "max_length" and value not in _SUPPORTED.get(key, ()):
-                raise _refused(
-                    f"processing_kwargs.{group}.{key}", value, "there is no such setting"
-                )
+        settings = asked.get(group) or {}
+        if not isinstance(settings, Mapping):
+            raise _refused(f"processing_kwargs.{group}", settings, _NO_SETTING)
+        for key, value in settings.items():
+            if not _is_supported(key, value):
+                raise _refused(f"processing_kwargs.{group}.{key}", value, _NO_SETTING)
     unknown = set(asked) - {"common", "text", "image", "audio", "video", "chat_template"}
     if unknown:
         raise _refused("processing_kwargs", sorted(unknown), _NO_SETTING)
@@ -56,6 +79,12 @@ def check_settings(transformer: Any) -> None:
             raise _refused(key, value, "queries and documents are treated alike")
     if "message" in (getattr(transformer, "modality_config", None) or {}):
         raise _refused("modality_config", "message", "texts are not put into a chat template")
+
+
+def _is_supported(key: str, value: Any) -> bool:
+    if key == "max_length":
+        return value is None or (isinstance(value, int) and value > 0)
+    return value in _SUPPORTED.get(key, ())
 
 
 def _refused(key: str, value: Any, ours: str) -> ExportError:
@@ -114,6 +143,12 @@ def _within(text: str, vocabulary: Mapping[str, int], rows: int) -> tuple[str, l
     return json.dumps(values, ensure_ascii=False), left_out
 
 
+def _unpadded(features: Mapping[str, Any]) -> list[int]:
+    """The token ids of the only text in a batch that may be padded to a fixed length."""
+    ids: list[int] = features["input_ids"][0][features["attention_mask"][0].bool()].tolist()
+    return ids
+
+
 def check_ids(transformer: Any, text: str, left_out: Sequence[str], max_tokens: int) -> None:
     """Compare the runtime's token ids with sentence-transformers', on texts of many kinds.
 
@@ -127,7 +162,7 @@ def check_ids(transformer: Any, text: str, left_out: Sequence[str], max_tokens: 
     texts = [*calibration_texts(), "", " ", "  two  spaces ", "line\nbreak\ttab", special]
     texts.append(" ".join(calibration_texts()) * (1 + max_tokens // 4096))  # longer than the limit
     for sample, ids in zip(texts, ours.ids(texts), strict=True):
-        theirs = transformer.preprocess([sample])["input_ids"][0].tolist()
+        theirs = _unpadded(transformer.preprocess([sample]))
         wrapped = ours.wrap(ids)
         if theirs != wrapped:
             raise ExportError(

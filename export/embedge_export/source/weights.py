@@ -13,6 +13,9 @@ from embedge_export.source.kinds import Layout, read_json
 
 _SINGLE = ("model.safetensors", "pytorch_model.bin")
 _POINTER = b"version https://git-lfs.github.com/spec/"
+# Copies of the weights that other libraries read.
+_OTHER_FOLDERS = ("onnx", "openvino", "coreml", "gguf")
+_OTHER_FORMATS = (".h5", ".msgpack", ".ot", ".onnx", ".onnx_data", ".gguf", ".tflite")
 # Weights that no vector depends on, by the start of their names: they may be missing.
 _UNREAD = ("pooler.",)
 # Weights of the head of a language model, which an embedder drops: (end of the architecture's name
@@ -27,13 +30,13 @@ _SHOWN = 5  # names in a message
 
 
 def check_pointers(folder: Path) -> None:
-    """Refuse Git-LFS pointers in the place of files.
+    """Refuse Git-LFS pointers in the place of files that loading reads.
 
     Raises:
         ExportError: names the first one.
     """
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.stat().st_size < 1024:
+        if path.is_file() and path.stat().st_size < 1024 and not _is_unread(path, folder):
             with path.open("rb") as stream:
                 if stream.read(len(_POINTER)) == _POINTER:
                     raise ExportError(
@@ -41,6 +44,13 @@ def check_pointers(folder: Path) -> None:
                         f"{path} is a Git-LFS pointer, not the file itself; run `git lfs pull` in "
                         f"{folder}, or download the model again",
                     )
+
+
+def _is_unread(path: Path, folder: Path) -> bool:
+    """Whether a file holds the weights once more, for other libraries."""
+    others = path.relative_to(folder).parts[0] in _OTHER_FOLDERS or path.suffix in _OTHER_FORMATS
+    twice = path.suffix == ".bin" and (path.parent / _SINGLE[0]).is_file()
+    return others or twice
 
 
 def weight_files(found: Layout) -> list[Path]:
@@ -69,14 +79,22 @@ def _of_folder(folder: Path) -> list[Path]:
             return [(folder / name).resolve()]
         index = folder / f"{name}.index.json"
         if index.is_file():
-            shards = sorted(set(read_json(index, {}).get("weight_map", {}).values()))
-            missing = [shard for shard in shards if not (folder / shard).is_file()]
-            if missing or not shards:
-                raise ExportError(
-                    "source", f"{index} names {_some(missing)}, which the folder does not hold"
-                )
-            return [(folder / shard).resolve() for shard in shards]
+            return _shards(index)
     return []
+
+
+def _shards(index: Path) -> list[Path]:
+    """The files that an index of sharded weights names."""
+    named = read_json(index, {}).get("weight_map")
+    if not isinstance(named, dict) or not named:
+        raise ExportError("source", f"{index} should name a file for each weight (weight_map)")
+    shards = sorted(set(map(str, named.values())))
+    missing = [shard for shard in shards if not (index.parent / shard).is_file()]
+    if missing:
+        raise ExportError(
+            "source", f"{index} names {_some(missing)}, which the folder does not hold"
+        )
+    return [(index.parent / shard).resolve() for shard in shards]
 
 
 def weights_sha256(files: list[Path]) -> str:
