@@ -154,6 +154,24 @@ def test_fold_token_types(encoder):
     assert shapes.count((128, 48)) == 1
 
 
+def test_fold_token_types_that_are_gathered_from_zeros():
+    """As PyTorch's exporter writes RoBERTa's: the index is computed, but all it finds is zeros."""
+    t = traced.Trace()
+    zeros = t.const(np.zeros((1, traced.POSITIONS)), np.int64)
+    every = t.op(
+        "Expand", zeros, t.op("Concat", t.dimension("input_ids", 0), t.const([1], np.int64), axis=0)
+    )
+    places = t.op("CumSum", "attention_mask", t.const(1, np.int64))
+    kind = t.op("Gather", t.weight(2, traced.HIDDEN), t.op("GatherElements", every, places, axis=1))
+    word = t.op("Gather", t.weight(traced.WORDS, traced.HIDDEN), "input_ids")
+    place = t.op("Gather", t.weight(traced.POSITIONS, traced.HIDDEN), places)
+    model = t.model(t.op("Add", t.op("Add", word, kind), place))
+    result = after(model, lift_constants, fold_token_types)
+    same(model, result)
+    assert (2, traced.HIDDEN) not in [tuple(weight.dims) for weight in result.graph.initializer]
+    assert traced.operators(result)["GatherElements"] == 0
+
+
 def test_fuse_attention_asks_once_whether_there_is_padding(encoder):
     result = traced.checked(simplify(encoder))
     counts = traced.operators(result)

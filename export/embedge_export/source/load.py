@@ -147,7 +147,8 @@ def _checked_sha256(found: Layout, recipe: Recipe) -> str:
 def _loaded(found: Layout) -> tuple[SentenceTransformer, list[str]]:
     """The model in float32 and evaluation mode, all of its weights from its files; and remarks."""
     try:
-        with quiet(), weights.recorded() as reports:
+        types = [kind for kind, _ in found.modules]
+        with quiet(), describe.other_versions(types), weights.recorded() as reports:
             model = SentenceTransformer(
                 str(found.folder),
                 device="cpu",
@@ -239,4 +240,9 @@ def _tokens_left_out(tokens: Sequence[str]) -> list[str]:
 
 
 def _default_dim(dim: int | None) -> list[str]:
-    return [] if dim is None else [f"vectors are truncated to {dim} components (truncate_dim)"]
+    if dim is None:
+        return []
+    return [
+        f"vectors are truncated to {dim} components (truncate_dim), and normalized again where the "
+        "model normalizes"
+    ]

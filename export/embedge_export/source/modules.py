@@ -1,8 +1,12 @@
 """sentence-transformers' modules as ours; an unknown one is refused, never skipped."""
 
+import importlib
 import string
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import takewhile
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -43,6 +47,30 @@ ACTIVATIONS: dict[type, Activation] = {
     torch.nn.SiLU: "silu",
 }
 _UNLIMITED = 10**9  # tokenizers without a limit say 1e30
+
+
+@contextmanager
+def other_versions(types: Iterable[str]) -> Iterator[None]:
+    """Let module types of modules.json be imported under the paths of other versions.
+
+    Between versions of sentence-transformers a class may move (Normalize did, from 5 to 6); it is
+    found by its name.
+    """
+    made: dict[str, ModuleType] = {}
+    for kind in types:
+        path, _, name = kind.rpartition(".")
+        if path.startswith("sentence_transformers.") and hasattr(st, name):
+            try:
+                importlib.import_module(path)
+            except ModuleNotFoundError:
+                made[path] = sys.modules[path] = ModuleType(path)
+            if path in made:
+                setattr(made[path], name, getattr(st, name))
+    try:
+        yield
+    finally:
+        for path in made:
+            del sys.modules[path]
 
 
 def modules(model: SentenceTransformer) -> tuple[Module, ...]:

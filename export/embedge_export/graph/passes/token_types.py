@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import onnx
 
 from embedge_export.graph.ir import Array, Graph, attribute, probe
 from embedge_export.graph.passes.constants import shape_values
+
+# Operators that only move or repeat the values of their first input.
+_MOVES = ("Expand", "Gather", "GatherElements", "Identity", "Reshape", "Slice", "Unsqueeze")
 
 
 def fold_token_types(graph: Graph) -> None:
@@ -38,6 +42,11 @@ def _rows(graph: Graph) -> Mapping[str, Array]:
         value = graph.constant(pair[1]) if pair else None
         if pair and value is not None and value.ndim and value.size == value.shape[-1] > 1:
             rows[pair[1]] = value.reshape(-1)
+    for gather in [node for node in graph.nodes if node.op_type == "Gather"]:
+        index = _one_value(graph, gather.input[1])
+        table = graph.constant(gather.input[0]) if _is_table(graph, gather) else None
+        if index is not None and table is not None:
+            rows[gather.output[0]] = table[index]
     known = set(shape_values(graph))
     gathers = [
         node
@@ -51,6 +60,19 @@ def _rows(graph: Graph) -> Mapping[str, Array]:
         if len(seen) == 1 and table is not None and graph.consumer(gather.output[0]) is not None:
             rows[gather.output[0]] = table[seen.pop()]
     return rows
+
+
+def _one_value(graph: Graph, name: str) -> int | None:
+    """The only number that an integer value can hold, whatever it is indexed with, or None.
+
+    RoBERTa's types are zeros gathered at the positions of the tokens.
+    """
+    while (node := graph.producer(name, *_MOVES)) is not None:
+        name = node.input[0]
+    value = graph.constant(name)
+    if value is None or value.dtype != np.int64 or value.size == 0 or value.min() != value.max():
+        return None
+    return int(value.flat[0])
 
 
 def _is_table(graph: Graph, gather: onnx.NodeProto) -> bool:
