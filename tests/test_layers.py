@@ -19,7 +19,6 @@ LAYERS = {
         {"modelfile"},  # judges hostile bytes, so it must not load onnxruntime or a tokenizer
         {"text"},  # str to token ids: knows limits and prompts, no graph
         {"ort"},  # token ids to vectors: the only layer that knows onnxruntime
-        {"formats"},  # how a file of each format is made
         {"pipeline"},  # the steps of encoding, which a server interleaves
         {"streaming"},  # those of one call, over many texts
         {"documents"},  # passages of a document, and their vectors in context
@@ -127,19 +126,43 @@ def test_few_modules_import_a_heavy_library(library: str) -> None:
             assert any(f"{module}.".startswith(f"{name}.") for name in allowed), module
 
 
-FRAMEWORKS = "embedge.integrations."  # parameters, and so lines, are those of the framework's own
+def script_files() -> dict[str, Path]:
+    """Python programs and modules of scripts/, most without an ending, by path."""
+    files = [path for path in sorted((ROOT / "scripts").rglob("*")) if path.is_file()]
+    return {
+        path.relative_to(ROOT).as_posix(): path
+        for path in files
+        if path.suffix in ("", ".py") and "__pycache__" not in path.parts
+    }
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_a_reader_sees_a_module_and_a_function_at_once(module: str) -> None:
-    source = MODULES[module].read_text(encoding="utf-8")
-    assert len(source.splitlines()) <= 320
-    for node in ast.walk(ast.parse(source)):
-        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            continue
-        if module.startswith(FRAMEWORKS):
-            continue
+FILES = MODULES | script_files()
+FRAMEWORKS = "embedge.integrations."  # parameters are those of the framework's own methods
+
+
+def functions(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    return [node for node in nodes if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_reader_sees_a_module_and_a_function_at_once(name: str) -> None:
+    assert len(FILES[name].read_text(encoding="utf-8").splitlines()) <= 320
+    for node in functions(FILES[name]):
+        length = (node.end_lineno or 0) - node.lineno + 1
+        assert length <= 40, f"{node.name} has {length} lines"
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if not name.startswith(FRAMEWORKS)])
+def test_a_function_has_at_most_seven_parameters(name: str) -> None:
+    for node in functions(FILES[name]):
         arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
         named = [argument.arg for argument in arguments if argument.arg not in ("self", "cls")]
-        assert (node.end_lineno or 0) - node.lineno < 40, f"{node.name} has more than 40 lines"
-        assert len(named) <= 7, f"{node.name} has more than 7 parameters"
+        assert len(named) <= 7, f"{node.name} has {len(named)} parameters"
+
+
+def test_every_layer_exists() -> None:
+    for package, layers in LAYERS.items():
+        for layer in set().union(*layers):
+            folder = PACKAGES[package]
+            assert (folder / layer).is_dir() or (folder / f"{layer}.py").is_file(), layer

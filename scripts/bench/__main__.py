@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Measure embedge beside other libraries: same weights, same texts, same threads, same CPUs.
+"""Compare embedge with other libraries: same weights, same texts, same threads, same CPUs.
 
 Makes an environment per library and converts the weights for each under .bench/ (some 8 GB, once),
 then measures and writes bench.md, bench.json, bench.png and bench.svg. Needs Linux, two CPUs and
-the evaluation data. A wheel of torch for the CPU saves gigabytes where pip is shown one
+the evaluation data. A CPU-only wheel of torch saves gigabytes where pip can find one
 (PIP_FIND_LINKS or PIP_EXTRA_INDEX_URL).
 """
 
@@ -140,7 +140,7 @@ def _texts(data: Path, plan: Plan, options: argparse.Namespace) -> dict[str, lis
 
 
 def _results(options: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:
-    """Those that there are already, if they are wanted, or none."""
+    """The results of earlier runs if they are wanted, or none."""
     here = machine.describe()
     path = options.output / "bench.json"
     if not (options.more and path.is_file()):

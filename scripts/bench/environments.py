@@ -18,12 +18,12 @@ MODEL = Path("models/all-MiniLM-L6-v2/all-MiniLM-L6-v2.int8.onnx")
 # What hatchling needs to build the wheel.
 _CHECKOUT = ("pyproject.toml", "README.md", "LICENSE", "runtime", "export", "models")
 _HERE = Path(__file__).parent
-# Not part of what a peer brings.
+# Not counted as part of a peer.
 _TOOLS = ("pip", "setuptools", "_distutils_hack", "__pycache__")
 
 
 class BenchError(Exception):
-    """Something that the person at the keyboard can fix; the message says what."""
+    """Something that the user can fix; the message says what."""
 
 
 def say(message: str) -> None:
@@ -112,7 +112,7 @@ def ensure_weights(source: Path | None, peers: list[Peer], calibration: list[str
         say("converting the weights to ONNX, fp32 and int8")
         ensure_environment("onnx", folder)
         _call([str(python("onnx")), "-P", str(_HERE / "convert.py"), "onnx", str(folder)])
-        for name in folder.glob("*.json"):  # Chroma looks for them beside its file
+        for name in folder.glob("*.json"):  # Chroma looks for them next to its file
             shutil.copy2(name, folder / "onnx" / name.name)
         if (folder / "vocab.txt").is_file():
             shutil.copy2(folder / "vocab.txt", folder / "onnx")
@@ -144,9 +144,9 @@ def _check_pooling(folder: Path) -> None:
 
 
 def _truncate(folder: Path) -> None:
-    """Have every peer cut texts where sentence-transformers does."""
+    """Have every peer truncate texts where sentence-transformers does."""
     limit = json.loads((folder / "sentence_bert_config.json").read_text("utf-8"))["max_seq_length"]
-    # fastembed and light-embed cut texts where this file says, not where the model does.
+    # fastembed and light-embed truncate texts where this file says, not where the model does.
     path = folder / "tokenizer_config.json"
     config: dict[str, Any] = json.loads(path.read_text("utf-8"))
     path.write_text(json.dumps({**config, "model_max_length": limit}))

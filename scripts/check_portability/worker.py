@@ -2,9 +2,9 @@
 
 Usage: python worker.py MODEL OUT.npz [reference]
 
-`alone` and `batch` come from the runtime as its users get it. The reference machine adds what need
-not be repeated on slow emulators: `plain` and `precise` from bare sessions without and with
-`session.x64quantprecision`, and the `fp32` cosines of the file's probes.
+`single` and `batch` are the runtime's own vectors, of single-text calls and of one call. The
+reference machine adds what need not be repeated on slow emulators: `plain` and `precise`, from bare
+sessions without and with `session.x64quantprecision`, and the `fp32` cosines of the file's probes.
 """
 
 import sys
@@ -66,7 +66,7 @@ TEXTS = (
     "them in a heavy pot with an onion, two bay leaves and enough water to cover them by a hand's "
     "width. Let them simmer until they are soft but whole, which takes between one and two hours "
     "depending on their age. Salt goes in at the end.",
-    # Longer than the model's 256 tokens, so that it is cut.
+    # Longer than the model's 256 tokens, so that it is truncated.
     " ".join(
         f"On day {day} the expedition walked {3 + day * 7 % 19} miles over {ground}, {event}."
         for day, (ground, event) in enumerate(
@@ -88,7 +88,7 @@ def main(model: str, out: str, *reference: str) -> None:
     warnings.filterwarnings("ignore", category=TruncationWarning)
     encoder = Encoder(model)
     saved = {
-        "alone": np.stack([encoder.encode(text) for text in TEXTS]),  # (texts, dim)
+        "single": np.stack([encoder.encode(text) for text in TEXTS]),  # (texts, dim)
         "batch": encoder.encode(TEXTS),  # (texts, dim)
     }
     if reference:

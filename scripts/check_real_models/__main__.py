@@ -4,9 +4,9 @@
     python scripts/check_real_models --data FOLDER [--work FOLDER] [--only PART]... MODEL_FOLDER...
 
 For each sentence-transformers folder: exports fp32, int8 as it is by default and int8 with a target
-that the plain scheme always meets; makes the usual int8 (onnxruntime's quantize_dynamic, s8 per
-channel) of the fp32 file. --work keeps these files and all vectors in FOLDER/NAME, and takes what
-is there, so that a run that was stopped goes on. Then, with sentence-transformers beside them:
+that plain int8 always meets; makes the usual int8 (onnxruntime's quantize_dynamic, s8 per
+channel) of the fp32 file. --work keeps these files and all vectors in FOLDER/NAME, and reuses
+them, so that an interrupted run resumes. Then it compares them and sentence-transformers:
 
     quality   Spearman x100 on STS-B and SICK dev; cosines to fp32, raw and centred; for each
               language of text/odd_text.jsonl the same, rank agreement of all pairs' cosines with

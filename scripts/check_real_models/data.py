@@ -35,7 +35,7 @@ def by_language(path: Path, front: str) -> dict[str, list[str]]:
     return {key: texts for key, texts in sorted(found.items()) if len(texts) >= LEAST}
 
 
-def judgements(path: Path) -> dict[str, set[str]]:
+def judgments(path: Path) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     with path.open(encoding="utf-8", newline="") as stream:
         for row in csv.DictReader(stream, delimiter="\t"):

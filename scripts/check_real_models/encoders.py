@@ -1,4 +1,4 @@
-"""The files of a model, and what encodes with them: embedge, onnxruntime alone, PyTorch."""
+"""The files of a model, and what encodes with them: embedge, plain onnxruntime, PyTorch."""
 
 import json
 import sys
@@ -40,7 +40,7 @@ class Task:
 
     @property
     def prefix(self) -> str:
-        """The prompt for queries; models that have one want it before texts to be compared."""
+        """The prompt for queries; models that have one need it before texts to be compared."""
         return read(self.folder / "fp32.onnx").settings.prompts.get("query", "")
 
 

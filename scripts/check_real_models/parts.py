@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from data import by_language, judgements, ndcg, pairs
+from data import by_language, judgments, ndcg, pairs
 from encoders import EXPORTS, TORCH, USUAL, Encode, Kept, Task, encoder_of
 
 from embedge.modelfile.file import read
@@ -79,7 +79,7 @@ def translations(vectors: Vectors, others: Vectors) -> int:
 
 def retrieval(task: Task) -> None:
     """Print nDCG@10 of each file."""
-    relevant = judgements(task.data / "scifact" / "qrels_train.tsv")
+    relevant = judgments(task.data / "scifact" / "qrels_train.tsv")
     needed = set().union(*relevant.values())
     with gzip.open(task.data / "scifact" / "corpus.jsonl.gz", "rt", encoding="utf-8") as stream:
         rows = [json.loads(line) for line in stream]
@@ -112,7 +112,7 @@ def speed(task: Task) -> None:
     for name, taken in seconds.items():
         print(f"| {name} | {TIMED / taken:.0f} |")
     ratio = seconds["int8"] / seconds["plain int8"]
-    print(f"\nint8 takes {ratio:.3f} times the time of the plain scheme\n", flush=True)
+    print(f"\nint8 takes {ratio:.3f} times the time of plain int8\n", flush=True)
 
 
 def interleaved(encoders: dict[str, Encode], texts: Sequence[str]) -> dict[str, float]:

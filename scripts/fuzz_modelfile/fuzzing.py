@@ -1,7 +1,7 @@
-"""Mutations of model files, and the judge of what becomes of them; used by fuzz_modelfile.
+"""Mutations of model files, and the oracle that tests each of them; used by fuzz_modelfile.
 
 A mutation knows protobuf: it changes, drops, doubles, moves or borrows a field at any depth and
-mends the lengths around it, so that most mutants are well-formed and reach what lies behind the
+corrects the lengths around it, so that most mutants are well-formed and reach what lies behind the
 parser. It also knows the metadata: it rewrites the settings and the tokenizer as JSON. Part of the
 mutants are given a fingerprint that fits, as an attacker would.
 """
@@ -234,14 +234,14 @@ def _json(value: Any, chance: random.Random) -> Any:
 
 
 class BrokenError(Exception):
-    """A mutant did what none may do."""
+    """A mutant broke a promise."""
 
 
-class Judge:
-    """Says of a mutant whether it is refused or accepted; raises BrokenError if it is neither.
+class Oracle:
+    """Whether a mutant is refused or accepted; raises BrokenError if it is neither.
 
-    The reader judges first, in this process. What it passes is loaded and made to encode in
-    another process, which is limited, watched, and started anew from time to time.
+    The reader comes first, in this process. What it accepts is loaded and encodes in another
+    process, which is limited, watched, and restarted after every failure.
     """
 
     def __init__(self, keep: Path) -> None:

@@ -1,6 +1,6 @@
-"""Loads the mutants that come in on standard input, one after the other, and encodes with each.
+"""Load each mutant that arrives on standard input, and encode with it.
 
-Answers every mutant with a line of JSON: what became of it, and this process's peak memory.
+The answer to each is a line of JSON: the verdict, and this process's peak memory.
 """
 
 import json
@@ -17,17 +17,17 @@ import numpy as np
 import embedge.ort.probes  # noqa: F401  # what the first Encoder would import
 from embedge import EmbedgeError, Encoder
 
-ADDRESS_SPACE = 8 * 2**30  # far above what is allowed to be resident; so that this machine lives
+ADDRESS_SPACE = 8 * 2**30  # far above the resident memory that is allowed; protects the machine
 TEXTS = ["a b", "", "c", "a b c" * 40, "\0 x 🙂", "B a", "a b"]
 
 
-def judge(path: Path) -> str:
+def verdict_on(path: Path) -> str:
     try:
         encoder = Encoder(path, threads=1)
         vectors = encoder.encode(TEXTS)
     except EmbedgeError as error:
         if "bad_alloc" in str(error):
-            return "broken: it took all the memory there was"
+            return "broken: it ran out of memory"
         return f"refused when run: {error}"
     if not np.isfinite(vectors).all():
         return "broken: its vectors are not finite"
@@ -41,7 +41,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     seen: list[str] = []
     stream, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # nothing that a library prints can be taken for an answer
+    os.dup2(2, 1)  # what a library prints must not be mistaken for an answer
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "mutant.onnx"
         allowed = (str(path), "/sys/fs/cgroup", "/proc/self/cgroup")
@@ -52,13 +52,13 @@ def main() -> None:
                 seen.append(f"{event} {arguments}")
 
         path.touch()
-        judge(path)  # imports whatever is imported late
+        verdict_on(path)  # imports what is imported on first use
         sys.addaudithook(watch)
         while header := stream.read(8):
             (size,) = struct.unpack("<Q", header)
             path.write_bytes(stream.read(size))
             try:
-                verdict = judge(path)
+                verdict = verdict_on(path)
             except BaseException as error:
                 verdict = f"broken: {error!r}"
             if seen:

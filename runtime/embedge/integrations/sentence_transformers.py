@@ -150,34 +150,26 @@ class SentenceTransformer:
         task: Literal["query", "document"] | None = None,
         sentences: str | Iterable[str] | None = None,
     ) -> NDArray[Any]:
-        """Vectors of texts, one str or any iterable of them: float32 (n, dim), or (dim,) for one.
+        """Vectors of texts, a str or an iterable of them: float32 (n, dim), or (dim,) for one str.
 
         Args:
-            inputs, sentences: the texts; the second name is that of before version 5.
-            prompt_name, prompt, task: what stands before every text: one of the model's prompts, a
-                text in place of any, or the model's prompt for the task where it has one.
-            batch_size, chunk_size: have no effect: batches are chosen by tokens, change no vector.
+            inputs, sentences: the texts; the second is the name before version 5.
+            prompt_name, prompt, task: a prompt's name, its text, or the task whose prompt to use.
+            batch_size, chunk_size: no effect: batches are chosen by tokens, change no vector.
             show_progress_bar: draw a bar on standard error, where that is a terminal.
             precision: as of `quantize`: vectors of two calls in int8 cannot be compared.
-            truncate_dim: keep this many leading components.
-            normalize_embeddings: scale the vectors, after they are truncated, to length 1.
+            truncate_dim, normalize_embeddings: leading components to keep; whether to scale those.
 
-        The other arguments are sentence-transformers' own, and raise where they ask for anything.
-
-        Raises:
-            TextError: an item is not a str or not valid Unicode; says which.
-            OptionError: an argument asks for what embedge does another way; says which way.
+        Raises TextError for invalid texts, OptionError for arguments that ask for anything else.
         """
-        given = {**locals(), "device": None if device is None else str(device)}
-        _refuse(_ENCODE, given)
+        _refuse(_ENCODE, {**locals(), "device": None if device is None else str(device)})
         _check_sizes(batch_size=batch_size, chunk_size=chunk_size)
         check_precision(precision)
         texts, prompt = _only(inputs, sentences), self._prompt(task, prompt_name, prompt)
         dim = self._dim(self.truncate_dim if truncate_dim is None else truncate_dim)
         rows = [texts] if isinstance(texts, str) else texts
         vectors = self.encoder.encode(rows, prompt=prompt, progress=bool(show_progress_bar))
-        vectors = unit(vectors[:, :dim]) if normalize_embeddings else vectors[:, :dim]
-        stored = quantize(np.ascontiguousarray(vectors), precision or "float32")
+        stored = quantize(_shortened(vectors, dim, normalize_embeddings), precision or "float32")
         return cast(NDArray[Any], stored[0]) if isinstance(texts, str) else stored
 
     encode_query = partialmethod(encode, task="query")
@@ -271,6 +263,14 @@ def _path(name: str | os.PathLike[str] | None) -> str | None:
             f"export {path} -o model.onnx', then SentenceTransformer('model.onnx')"
         )
     return path
+
+
+def _shortened(
+    vectors: NDArray[np.float32], dim: int | None, normalize: bool
+) -> NDArray[np.float32]:
+    """The leading ``dim`` components, scaled to length 1 on request; float32 (n, dim)."""
+    kept = vectors[:, :dim]
+    return np.ascontiguousarray(unit(kept) if normalize else kept)
 
 
 def _refuse(table: Refusals, given: Mapping[str, Any]) -> None:
