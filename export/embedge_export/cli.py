@@ -68,7 +68,7 @@ def _add_measurements(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="COSINE",
         help="int8 gives activations more precision until the mean cosine to fp32 is COSINE on "
-        "texts held back, and the 1st percentile misses 1 by at most 2.5 times as much "
+        "held-out texts, and the 1st percentile differs from 1 by at most 2.5 times as much "
         "(default: 0.998, so 0.995)",
     )
     parser.add_argument(
@@ -85,11 +85,12 @@ def run(arguments: argparse.Namespace) -> int:
     fields = [option[2:].replace("-", "_") for option, _, _ in RECIPE_OPTIONS]
     values = {field: getattr(arguments, field) for field in fields}
     given = {field: value for field, value in values.items() if value is not None}
+    messages = sys.stderr  # itself: while a model loads and traces, `quiet` replaces sys.stderr
     recipe = dataclasses.replace(Recipe.of(arguments.source), **given)
     options = {
         "calibration": _texts(arguments.calibration),
         "pairs": arguments.eval and pipeline.Pairs.read(arguments.eval),
-        "notify": lambda line: print(line, file=sys.stderr, flush=True),
+        "notify": lambda line: print(line, file=messages, flush=True),
     }
     if arguments.target is not None:
         options["target"] = arguments.target

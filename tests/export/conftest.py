@@ -1,5 +1,8 @@
 """Tiny models with seeded random weights, made here: nothing is downloaded."""
 
+import hashlib
+import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
@@ -11,11 +14,46 @@ from tests.export import traced
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
+from embedge_export import pipeline
 from embedge_export.graph.passes.simplify import simplify
 from embedge_export.quantization.int8 import quantize_int8
+from embedge_export.source.load import Source
+from embedge_export.source.trace import trace
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,!?$#-:()"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_trace_per_transformer() -> Iterator[None]:
+    """Exports trace each transformer once a session: that takes most of their time.
+
+    tests/export/test_trace.py traces again, and test_pipeline.py compares two traces' bytes.
+    """
+    traces: dict[str, onnx.ModelProto] = {}
+
+    def traced_once(source: Source) -> onnx.ModelProto:
+        key = identity(source.model[0].auto_model)
+        if key not in traces:
+            traces[key] = trace(source)
+        copy = onnx.ModelProto()
+        copy.CopyFrom(traces[key])
+        return copy
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "trace", traced_once)
+        yield
+
+
+def identity(transformer: torch.nn.Module) -> str:
+    """A hash of all that a trace depends on: class, configuration and weights."""
+    config = transformer.config.to_dict()
+    config.pop("_name_or_path", None)
+    digest = hashlib.sha256(f"{type(transformer)}{json.dumps(config, default=str)}".encode())
+    for name, tensor in transformer.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def word_piece() -> PreTrainedTokenizerFast:

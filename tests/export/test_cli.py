@@ -1,12 +1,16 @@
 """`embedge export` through the command itself."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
 from embedge.cli.main import main
 from embedge.modelfile.file import read
+from embedge_export import pipeline
+from embedge_export.source.quiet import quiet
+from embedge_export.steps import Notify
 
 
 def test_export_prints_steps_and_report(
@@ -44,9 +48,23 @@ def test_what_is_overridden_is_on_the_card(
     assert str(tmp_path) not in page
 
 
-def test_calibration_texts_of_ones_own_change_the_file(
-    sentence_folder: Path, tmp_path: Path
+def test_steps_are_printed_while_other_libraries_are_quiet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """As `step` does from its own thread, where loading or tracing takes long."""
+
+    def loading(*arguments: object, notify: Notify, **options: object) -> dict[str, object]:
+        with quiet():
+            print("a bar of another library", file=sys.stderr)
+            notify("source    still running, 15 s")
+        return {}
+
+    monkeypatch.setattr(pipeline, "export", loading)
+    assert main(["export", str(tmp_path), "-o", str(tmp_path / "model.onnx")]) == 0
+    assert capsys.readouterr().err == "source    still running, 15 s\n"
+
+
+def test_your_own_calibration_texts_change_the_file(sentence_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "texts.txt").write_text("the river\n\nhow do i\nfood food food\n" * 20)
     for name, extra in (("own", ["--calibration", str(tmp_path / "texts.txt")]), ("ours", [])):
         assert main(["export", str(sentence_folder), "-o", str(tmp_path / name), *extra]) == 0
