@@ -13,6 +13,8 @@ def test_by_hand() -> None:
     assert LAYOUTS["float16"].store(vector).tolist() == [[0.60009765625, -0.7998046875, 0]]
     # 127 / 0.8 = 158.75; 0.6 * 158.75 = 95.25
     assert LAYOUTS["int8"].store(vector).tolist() == [[95, -127, 0]]
+    # 5 * 127 / 12 = 52.92, which is rounded to the nearest
+    assert LAYOUTS["int8"].store(np.float32([[5 / 13, -12 / 13]])).tolist() == [[53, -127]]
     assert LAYOUTS["binary"].store(vector).tolist() == [[0b1000_0000]]
     nine = np.array([[-1, 1, -1, -1, -1, -1, -1, 1, 1]], np.float32)
     assert LAYOUTS["binary"].store(nine).tolist() == [[0b0100_0001, 0b1000_0000]]

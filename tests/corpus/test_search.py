@@ -136,7 +136,7 @@ def test_a_row_that_is_not_finite_is_an_error(block: int, value: float) -> None:
 
 
 @pytest.mark.parametrize("threshold", [95, 1.01, -2, float("nan"), float("inf")])
-def test_a_threshold_that_is_none(threshold: float) -> None:
+def test_an_invalid_threshold(threshold: float) -> None:
     with pytest.raises(OptionError, match=r"expected a threshold from -1 to 1, got .* give 0"):
         duplicates(vectors(different(3)), threshold)
 
@@ -180,6 +180,12 @@ def test_a_chain_of_pairs_is_one_group(block: int) -> None:
     values = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     assert duplicates(vectors(values), float(np.cos(0.0051))) == [list(range(200))]
     assert duplicates(vectors(values), float(np.cos(0.0049))) == []
+
+
+def test_a_cosine_equal_to_the_threshold_is_enough() -> None:
+    values = [[1, 0, 0, 0], [0.5, 0.5, 0.5, 0.5], [0, 0, 0, -1]]  # 0.5, exactly
+    assert duplicates(vectors(values), 0.5) == [[0, 1]]
+    assert duplicates(vectors(values), float(np.nextafter(0.5, 1))) == []
 
 
 def test_duplicates_of_nothing() -> None:
