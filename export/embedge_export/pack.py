@@ -107,7 +107,7 @@ def _rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its place at the end, or is removed on error."""
+    """A temporary path next to ``path`` that replaces it at the end, or is removed on error."""
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     os.close(handle)
     temporary = Path(name)

@@ -69,7 +69,7 @@ class LoadedModel:
     def fingerprint(self) -> str:
         """Identity of everything that decides a vector, 64 hexadecimal digits.
 
-        Store it beside an index, so that vectors of different models are never mixed.
+        Store it with an index, so that vectors of different models are never mixed.
         """
         return self._fingerprint
 

@@ -4,7 +4,7 @@ from embedge.corpus.bar import CorpusBar
 from embedge.corpus.journal import State
 
 
-def test_a_job_that_goes_on(clock: list[float], terminal: io.StringIO) -> None:
+def test_a_job_that_resumes(clock: list[float], terminal: io.StringIO) -> None:
     done = 0.2
     with CorpusBar(True, lambda: done, State(texts=1000, tokens=9000), terminal) as bar:
         clock[0] = 10.0

@@ -202,7 +202,7 @@ def test_vectors_of_another_model_are_refused(
     assert "vectors of different models cannot be compared" in err
 
 
-def test_a_corpus_that_is_none(run: Command) -> None:
+def test_arguments_that_are_no_corpus(run: Command) -> None:
     run("embed", "a.txt", "--output", "v.npy")
     assert "give one file of vectors, or only texts" in run.fails("search", "a", "v.npy", "a.txt")
     assert "--id says how texts are read, but v.npy holds vectors" in run.fails(

@@ -1,4 +1,4 @@
-"""Search over documents: the best passage and the whole, beside a computation of all scores."""
+"""Search over documents: the best passage and the whole, compared with all scores computed."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -58,7 +58,7 @@ def expected(
 
 @pytest.mark.parametrize("wholes", [False, True])
 @pytest.mark.parametrize("block", [3, 16, 16384])
-def test_beside_a_direct_computation(
+def test_agrees_with_a_direct_computation(
     wholes: bool, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(documents, "_BLOCK", block)

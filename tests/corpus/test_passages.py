@@ -221,6 +221,6 @@ def test_the_command(
     expected = [LONG, *(part.text for part in encoder.passages(LONG, 12, 2)), SHORT, SHORT]
     assert [row["text"] for row in rows] == expected
     assert main([*common, "--overlap", "2", "--output", "v.jsonl"]) == 2
-    assert "expected --passages beside --overlap, got none; add it" in capsys.readouterr().err
+    assert "expected --passages together with --overlap; add it" in capsys.readouterr().err
     assert main([*common, "--passages"]) == 2
     assert "--passages is for files, which need --output too" in capsys.readouterr().err

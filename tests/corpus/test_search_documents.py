@@ -92,11 +92,11 @@ def test_what_does_not_fit_is_refused(run: Command) -> None:
     assert "not those of passages; make them with" in run.fails("c", "v.jsonl", "--passages")
     message = run.fails("c", "v.jsonl", *SPLIT)
     assert "--passage-tokens says how texts are split, but v.jsonl holds vectors" in message
-    assert "expected --passages beside --passage-tokens" in run.fails(
+    assert "expected --passages together with --passage-tokens" in run.fails(
         "c", "d.jsonl", "--passage-tokens", "12"
     )
     assert "embedge embed --with-text" in run.fails("c", "v.jsonl", "--explain")
-    assert "expected --html FILE beside --force" in run.fails("c", "d.jsonl", "--force")
+    assert "expected --html FILE together with --force" in run.fails("c", "d.jsonl", "--force")
     Path("page.html").write_text("mine", encoding="utf-8")
     assert "the file exists" in run.fails("c", "d.jsonl", "--html", "page.html")
     assert Path("page.html").read_text(encoding="utf-8") == "mine"

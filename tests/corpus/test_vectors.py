@@ -62,7 +62,10 @@ def test_files_that_are_not_vectors(corpus: MakeCorpus, tmp_path: Path) -> None:
     assert read_metadata(tmp_path / "none.txt") is None
     assert read_metadata(tmp_path) is None
     np.save(tmp_path / "v.npy", np.ones((2, 3)))
-    with pytest.raises(CorpusError, match=r"v\.npy: there is no v\.npy\.json beside it"):
+    with pytest.raises(
+        CorpusError,
+        match=r"v\.npy: expected its metadata in v\.npy\.json, got no such file; make the",
+    ):
         read_metadata(tmp_path / "v.npy")
 
 
@@ -96,7 +99,7 @@ def test_vectors_of_another_model(corpus: MakeCorpus, encoder: Encoder, tmp_path
         (lambda path: path.write_bytes(path.read_bytes()[:-1]), r"not a whole \.npy file"),
     ],
 )
-def test_a_file_that_is_not_what_its_facts_say(
+def test_a_file_that_differs_from_its_metadata(
     corpus: MakeCorpus, encoder: Encoder, tmp_path: Path, change: Any, message: str
 ) -> None:
     output = tmp_path / "v.npy"

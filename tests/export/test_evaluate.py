@@ -70,7 +70,7 @@ def test_reading_pairs(tmp_path: Path) -> None:
         (None, "cannot be read"),
     ],
 )
-def test_pairs_that_are_none(text: str | None, message: str, tmp_path: Path) -> None:
+def test_invalid_pairs(text: str | None, message: str, tmp_path: Path) -> None:
     if text is not None:
         (tmp_path / "pairs.tsv").write_text(text)
     with pytest.raises(OptionError, match=message):

@@ -49,7 +49,7 @@ def test_simplify_keeps_the_function_and_leaves_few_operators(encoder):
     assert not {"Constant", "Erf", "Softmax", "Transpose", "Reshape", "Where"} & set(counts)
 
 
-def test_simplify_leaves_its_input_alone_and_gives_the_same_bytes(encoder):
+def test_simplify_does_not_change_its_input_and_gives_the_same_bytes(encoder):
     before = encoder.SerializeToString()
     first, second = simplify(encoder), simplify(encoder)
     assert encoder.SerializeToString() == before

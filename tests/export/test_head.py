@@ -228,7 +228,7 @@ def test_segments_become_zeros() -> None:
     np.testing.assert_allclose(run(model, [[1]], [[1]]), [[1 + 90, 2 - 90]])
 
 
-def test_attach_leaves_its_argument_alone() -> None:
+def test_attach_does_not_change_its_argument() -> None:
     model = lookup()
     before = model.SerializeToString()
     attach(model, [Pool(("mean",)), Normalize()], 2)

@@ -67,7 +67,7 @@ def test_what_is_packed_is_read_back() -> None:
     np.testing.assert_array_equal(file.probes[0].output, [3, 4])
 
 
-def test_a_graph_with_operators_of_onnxruntime_alone_is_for_the_cpu() -> None:
+def test_a_graph_with_onnxruntimes_own_operators_is_for_the_cpu() -> None:
     """fp32 files have MultiHeadAttention, which WebGPU computes wrongly."""
     made = model()
     made.opset_import.append(helper.make_opsetid("com.microsoft", 1))

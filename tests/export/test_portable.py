@@ -86,7 +86,7 @@ def test_a_graph_without_attention_comes_through():
     assert portable_attention(model, 128) is model
 
 
-def test_the_model_is_left_alone_and_gives_the_same_bytes(int8):
+def test_the_model_is_not_changed_and_gives_the_same_bytes(int8):
     before = int8.SerializeToString()
     first, second = portable_attention(int8, 128), portable_attention(int8, 128)
     assert int8.SerializeToString() == before
@@ -143,7 +143,7 @@ def test_a_graph_with_sequences_of_tensors_comes_through():
     assert traced.by_lanes(after) == set()
 
 
-def test_a_constant_of_the_same_name_and_other_type_is_left_alone(int8):
+def test_a_constant_of_the_same_name_and_other_type_is_kept(int8):
     int8 = onnx.ModelProto.FromString(int8.SerializeToString())
     step = np.array([-1.0], np.float32)
     int8.graph.initializer.append(onnx.numpy_helper.from_array(step, "last"))

@@ -24,7 +24,7 @@ def test_a_recipe_by_its_file_and_by_its_folder_are_the_same(tmp_path: Path) -> 
     assert Recipe.of(tmp_path) == Recipe("a/b", max_tokens=12, probes=("x",))
 
 
-def test_a_source_beside_the_recipe_is_relative_to_it(tmp_path: Path) -> None:
+def test_a_source_is_relative_to_the_folder_of_its_recipe(tmp_path: Path) -> None:
     (tmp_path / "weights").mkdir()
     (tmp_path / "recipe.toml").write_text('source = "weights"\n')
     assert Recipe.of(tmp_path).source == str(tmp_path / "weights")

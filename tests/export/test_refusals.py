@@ -131,7 +131,7 @@ def test_a_pointer_in_the_place_of_weights(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["onnx/model.onnx", "tf_model.h5", "pytorch_model.bin"])
-def test_a_pointer_to_a_copy_that_nothing_reads_is_left_alone(name: str, folder: Path) -> None:
+def test_a_pointer_to_a_copy_that_nothing_reads_is_ignored(name: str, folder: Path) -> None:
     (folder / "onnx").mkdir()
     (folder / name).write_text(
         "version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n"
@@ -358,7 +358,7 @@ def test_truncation_at_the_left_is_refused(folder: Path) -> None:
         load(Recipe(str(folder)))
 
 
-def test_truncation_at_the_left_in_tokenizer_json_alone_is_refused(folder: Path) -> None:
+def test_left_truncation_only_in_tokenizer_json_is_refused(folder: Path) -> None:
     values = json.loads((folder / "tokenizer.json").read_text())
     values["truncation"] = {
         "direction": "Left", "max_length": 64, "strategy": "LongestFirst", "stride": 0
@@ -424,7 +424,7 @@ def test_a_tokenizer_without_a_padding_token_is_refused(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["{", '{"model": {"type": "Foo"}}'])
-def test_a_tokenizer_json_that_is_none_is_refused(content: str, folder: Path) -> None:
+def test_an_invalid_tokenizer_json_is_refused(content: str, folder: Path) -> None:
     (folder / "tokenizer.json").write_text(content)
     with pytest.raises(ExportError, match=r"tokenizer\.json is not a tokenizer: "):
         load(Recipe(str(folder)))
@@ -517,7 +517,7 @@ def test_the_license_of_a_card(card: bytes | None, license: str, folder: Path) -
     assert load(Recipe(str(folder))).license == license
 
 
-def test_the_folder_one_is_in_has_a_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_current_folder_has_a_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     assert load(Recipe(".")).name == Recipe.of(".").title == "model"
 

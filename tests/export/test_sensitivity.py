@@ -140,7 +140,7 @@ def test_upgrades_are_taken_until_they_promise_enough() -> None:
     assert upgrades == []
 
 
-def test_a_long_step_says_that_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_step_says_that_it_is_still_running(monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
     begun, spoken = Event(), Event()
 

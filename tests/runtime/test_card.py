@@ -36,7 +36,7 @@ def rows(page: str) -> dict[str, str]:
     return {name.strip(): value.strip() for _, name, value, _ in cells}
 
 
-def test_a_card_to_the_letter() -> None:
+def test_a_whole_card() -> None:
     file = made()
     assert (
         card(file)

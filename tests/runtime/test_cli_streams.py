@@ -177,7 +177,7 @@ def test_a_closed_standard_input_is_named(
         )
 
 
-def test_results_that_go_nowhere_are_an_error(
+def test_results_without_an_output_are_an_error(
     tiny_file: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """print() says nothing where sys.stdout is None."""

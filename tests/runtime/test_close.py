@@ -112,7 +112,7 @@ print(before, loaded, resident())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_close_gives_the_memory_back(python: Run) -> None:
+def test_close_returns_the_memory(python: Run) -> None:
     """Of 100 MB and more that a loaded model takes, 102 stayed after deleting it and trimming."""
     result = python(MEMORY)
     assert result.stderr == ""

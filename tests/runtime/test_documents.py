@@ -70,7 +70,7 @@ def test_a_passage_in_context_is_the_mean_of_its_tokens(tiny_file: Path) -> None
 
 
 def test_windows_of_a_long_text_give_what_one_would(tiny_file: Path) -> None:
-    """The tiny model has no context, so windows change nothing: 5 tokens fit beside the prompt."""
+    """The tiny model has no context, so windows change nothing: 5 tokens fit with the prompt."""
     words = ["a", "b", "c", "b", "a", "a", "c", "b", "b", "a", "c", "c", "b"]
     text = " ".join(words)
     parts = [Passage(word, 2 * i, 2 * i + 1) for i, word in enumerate(words)]

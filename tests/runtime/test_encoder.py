@@ -49,12 +49,12 @@ def assert_independent(encoder: Encoder, texts: list[str]) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::embedge.TruncationWarning")
-def test_a_vector_does_not_depend_on_its_neighbours_nor_threads(default: Encoder) -> None:
+def test_a_vector_does_not_depend_on_other_texts_nor_threads(default: Encoder) -> None:
     assert_independent(default, varied(200))
 
 
 @pytest.mark.filterwarnings("ignore::embedge.TruncationWarning")
-def test_vectors_of_real_texts_do_not_depend_on_neighbours_nor_threads(
+def test_vectors_of_real_texts_do_not_depend_on_other_texts_nor_threads(
     default: Encoder, eval_data: Path
 ) -> None:
     pairs = (eval_data / "stsb/dev.tsv").read_text("utf-8").split("\n")[1:-1:10]
@@ -67,7 +67,7 @@ def test_vectors_of_real_texts_do_not_depend_on_neighbours_nor_threads(
 
 
 @pytest.mark.parametrize("dim", [1, 7, 100])
-def test_shortened_vectors_do_not_depend_on_neighbours_either(tmp_path: Path, dim: int) -> None:
+def test_shortened_vectors_do_not_depend_on_other_texts_either(tmp_path: Path, dim: int) -> None:
     encoder = Encoder(tiny.write(tmp_path / "x.onnx", tiny.wide(100)), dim=dim, threads=1)
     texts = [" ".join("abc"[i // 3**k % 3] for k in range(i % 9 + 1)) for i in range(60)]
     alone = np.stack([encoder.encode(text) for text in texts])
@@ -223,7 +223,7 @@ def test_encode_iter_takes_bounded_megabytes(python: Run, tmp_path: Path) -> Non
     assert int(result.stdout) < 60
 
 
-def test_prompts_go_in_front(encoder: Encoder) -> None:
+def test_prompts_are_prepended(encoder: Encoder) -> None:
     """query is "a ", passage is "b "; encode uses neither unasked."""
     np.testing.assert_array_equal(encoder.encode("b", prompt="query"), encoder.encode("a b"))
     np.testing.assert_array_equal(encoder.encode_query(["b"]), encoder.encode(["a b"]))

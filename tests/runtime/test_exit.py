@@ -42,7 +42,7 @@ def test_it_ends_at_once_and_silently(python: Run, start: str, threads: int) -> 
         assert result.stderr == ""
 
 
-def test_a_daemon_thread_that_encodes_anew_gets_no_further(python: Run) -> None:
+def test_a_daemon_thread_that_encodes_again_gets_no_further(python: Run) -> None:
     code = """
 import sys, threading
 from embedge import Encoder

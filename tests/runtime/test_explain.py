@@ -89,7 +89,7 @@ def test_words_are_whole(default: Encoder) -> None:
     assert len(found.tokens) > len(found.words)
 
 
-def test_a_text_alone_or_among_others_has_the_same_shares(default: Encoder) -> None:
+def test_a_text_has_the_same_shares_in_a_call_of_one_or_of_many(default: Encoder) -> None:
     texts = ["A man is eating.", "It rains.", "A man is eating."]
     assert default.explain("food", texts)[2] == default.explain("food", texts[0])
 

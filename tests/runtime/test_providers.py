@@ -264,7 +264,7 @@ def test_a_provider_that_cannot_run_the_graph_is_refused(cuda: Any, tmp_path: Pa
 @pytest.mark.parametrize(
     ("run", "why"), [(swapped, "gives wrong vectors"), (fails, "cannot run it: .* f16 but")]
 )
-def test_auto_goes_on_with_the_cpu_and_says_why(
+def test_auto_falls_back_to_the_cpu_and_says_why(
     run: Any, why: str, cuda: Any, tmp_path: Path
 ) -> None:
     cuda["run"] = run
@@ -276,7 +276,7 @@ def test_auto_goes_on_with_the_cpu_and_says_why(
     np.testing.assert_allclose(encoder.encode("a b"), tiny.A_B, atol=1e-6)
 
 
-def test_without_probes_nothing_can_be_proven(cuda: Any, tmp_path: Path) -> None:
+def test_a_file_without_probes_has_no_self_test(cuda: Any, tmp_path: Path) -> None:
     message = (
         "the file has no probes, so the vectors of cuda cannot be verified; export the file again"
     )

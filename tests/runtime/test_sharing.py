@@ -107,7 +107,7 @@ print(encoder.encode("a").shape)
     assert result.stdout.endswith("(512,)\n")
 
 
-def test_where_no_thread_is_to_be_had_a_large_model_loads_with_one(
+def test_where_no_thread_can_be_started_a_large_model_loads_with_one(
     large: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = Encoder(large, threads=1).encode(["a", "a b"])

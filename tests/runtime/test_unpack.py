@@ -180,7 +180,7 @@ def test_what_every_reader_gets_wrong_is_refused(
         ({"default_prompt": "query"}, "they do not apply the default prompt 'query'"),
     ],
 )
-def test_what_sentence_transformers_alone_gets_right_is_unpacked_for_it(
+def test_what_only_sentence_transformers_runs_correctly_is_unpacked_for_it(
     tmp_path: Path, changes: dict[str, Any], why: str
 ) -> None:
     settings = replace(INT8, **changes)

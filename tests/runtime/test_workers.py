@@ -84,7 +84,7 @@ def test_an_error_in_a_helper_is_raised_in_the_calling_thread() -> None:
         run_all(workers, 8)
 
 
-def test_without_threads_to_be_had_the_calling_thread_does_it_all(
+def test_where_no_thread_can_be_started_the_calling_thread_does_it_all(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def no_thread(self: threading.Thread) -> None:

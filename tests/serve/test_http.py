@@ -253,7 +253,9 @@ def test_a_fault_of_the_model_is_answered(encoder: Encoder, gated: GatedPipeline
         assert http.post(EMBEDDINGS, json=LIST).status_code == 200
 
 
-def test_a_client_that_leaves_is_not_worked_for(encoder: Encoder, gated: GatedPipeline) -> None:
+def test_the_request_of_a_client_that_disconnects_is_cancelled(
+    encoder: Encoder, gated: GatedPipeline
+) -> None:
     with serving(encoder) as web, client(web.url) as http:
         with web.connect() as leaving:
             leaving.sendall(request_bytes(["a b c a"] * 1000))

@@ -92,7 +92,9 @@ def test_cancelling_stops_within_a_micro_batch(
     assert scheduler._waiting_tokens == 0
 
 
-def test_a_fault_of_one_request_leaves_the_others_alone(encoder: Encoder, answers: Answers) -> None:
+def test_a_fault_of_one_request_does_not_affect_the_others(
+    encoder: Encoder, answers: Answers
+) -> None:
     with Scheduler(encoder) as scheduler:
         scheduler.submit(request(["a"] * 300 + ["\ud800"]), answers.named("bad"))
         scheduler.submit(request(["a " * 20], overflow="error"), answers.named("long"))

@@ -237,7 +237,7 @@ def test_cancel_answers_at_once_and_stops(encoder: Encoder, gated: GatedPipeline
     assert len(gated.batches) == 2
 
 
-def test_an_id_still_running_is_refused_and_its_request_goes_on(
+def test_an_id_still_running_is_refused_and_its_request_continues(
     encoder: Encoder, gated: GatedPipeline
 ) -> None:
     again = pickle.loads(pickle.dumps(encoder))  # without the gate

@@ -6,7 +6,7 @@ of the weight, the bias inside. No range depends on the batch, so neither does a
 embedding tables become int8 with one scale per row (`tables.py`). Anything else stays fp32.
 
 An activation can be kept in more than eight bits (`sensitivity.py` decides which): its outlier
-channels in fp32, beside the rest in int8; twice eight bits, where the rounding error of the first
+channels in fp32, the rest in int8; twice eight bits, where the rounding error of the first
 eight is quantized again and meets the same weights; or fp32.
 """
 

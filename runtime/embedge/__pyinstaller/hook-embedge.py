@@ -1,4 +1,4 @@
-"""PyInstaller's hook: the default model, license texts, and what a bundle does without."""
+"""PyInstaller's hook: the default model, license texts, and what a bundle leaves out."""
 
 from PyInstaller import isolated
 from PyInstaller.utils.hooks import collect_data_files, copy_metadata
@@ -13,7 +13,7 @@ def _default_model() -> str:
 # The folder is that of an installed package, also where this is built from a checkout.
 # Asked in a process of its own: the build need not load onnxruntime.
 datas = [(isolated.call(_default_model), "embedge/models"), *collect_data_files("embedge")]
-# A program that passes on a library passes on its license; wheels keep it beside the metadata.
+# A program that passes on a library passes on its license; wheels keep it with the metadata.
 for _distribution in ("embedge", "numpy", "onnxruntime", "tokenizers"):
     datas += copy_metadata(_distribution)
 datas += collect_data_files("onnxruntime", includes=["LICENSE", "ThirdPartyNotices.txt"])

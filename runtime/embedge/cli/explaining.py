@@ -38,7 +38,7 @@ mark {{ color: inherit; border-radius: .2em; padding: .05em 0;
 </head>
 <body>
 {sections}
-<p class="note">A number beside a word is its share of the cosine of the query and the text; the
+<p class="note">The number with a word is its share of the cosine of the query and the text; the
 shares of all words, and of the tokens that belong to none, add up to it. The stronger the color,
 the larger.</p>
 </body>

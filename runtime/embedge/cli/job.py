@@ -43,10 +43,10 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
         action="extend",
         default=[],
         metavar="NAME",
-        help="fields or columns of the input to write beside the vectors (not into .npy)",
+        help="fields or columns of the input to write with the vectors (not into .npy)",
     )
     group.add_argument(
-        "--with-text", action="store_true", help="write the texts beside the vectors, too"
+        "--with-text", action="store_true", help="write the texts with the vectors as well"
     )
     group.add_argument(
         "--force", action="store_true", help="overwrite a file that this job has not written"

@@ -58,7 +58,7 @@ def passage_options(arguments: argparse.Namespace) -> PassageOptions | None:
         )
     for option, is_given in given.items():
         if is_given:
-            raise OptionError(f"expected --passages beside {option}, got none; add it")
+            raise OptionError(f"expected --passages together with {option}; add it")
     return None
 
 
@@ -88,5 +88,5 @@ def document_options(arguments: argparse.Namespace) -> PassageOptions | None:
     if arguments.passages:
         return PassageOptions(_SEARCHED_TOKENS if tokens is None else tokens, with_document=True)
     if tokens is not None:
-        raise OptionError("expected --passages beside --passage-tokens, got none; add it")
+        raise OptionError("expected --passages together with --passage-tokens; add it")
     return None

@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
         check_page(arguments.html, arguments.force)
     elif arguments.force:
         raise OptionError(
-            "expected --html FILE beside --force, got none; add it, or leave --force out"
+            "expected --html FILE together with --force; add it, or leave --force out"
         )
     queries = _queries(arguments)
     passages = document_options(arguments)

@@ -1,4 +1,4 @@
-"""Run a file on every provider that is available: is it correct, and how fast."""
+"""Verify and time a file on every available provider."""
 
 import time
 from collections.abc import Sequence

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the folder and say what is in it."""
+    """Write the folder and list its contents."""
     file = read(arguments.file)
     for path in unpack(file, arguments.folder, arguments.readers or READERS):
         print(printable(arguments.folder / path))

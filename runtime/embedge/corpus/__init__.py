@@ -1,4 +1,4 @@
-"""Whole corpora to vectors, and what vectors are for: search and duplicates.
+"""Whole corpora to vectors; search and duplicates over stored vectors.
 
 Nothing here is imported by `embedge` itself. Text, JSON lines, CSV and .npy need nothing but the
 runtime's dependencies; Parquet, Arrow and zstd need the extra `embedge[corpus]`. What is named here

@@ -43,7 +43,7 @@ class Table:
         name: the file's name, for errors.
 
     Raises:
-        CorpusError: the file is damaged, or none of that kind.
+        CorpusError: the file is damaged, or not of that kind.
         OptionError: pyarrow is not installed.
     """
 
@@ -52,7 +52,7 @@ class Table:
         _pyarrow()
         with self._damaged():
             if kind == "parquet":
-                # Read in pages: a row group may be as large as its writer pleased.
+                # Read in pages: a row group may be of any size.
                 self._file = _pyarrow("pyarrow.parquet").ParquetFile(
                     stream,
                     buffer_size=_READ_BUFFER,

@@ -13,7 +13,7 @@ _SECONDS_BETWEEN_LINES = 60.0
 
 
 class CorpusBar:
-    """Shows how far a job is, by the share of the input's bytes that has been read.
+    """Shows the progress of a job, by the share of the input's bytes that has been read.
 
     On a terminal it is one line, redrawn in place; elsewhere a line a minute. Use as a context
     manager, and `show` and `encoded` from one thread.

@@ -71,7 +71,7 @@ class RowOptions:
     passages: PassageOptions | None = None
 
     def columns(self, keep: Sequence[str]) -> list[str]:
-        """Names of an output's columns beside id and vector, if ``keep`` are those of the input."""
+        """Names of an output's columns besides id and vector; ``keep`` are those of the input."""
         return [*keep, *(COLUMNS if self.passages else ())]
 
 
@@ -166,7 +166,7 @@ def _vectors(
 
 
 def advance(state: State, chunk: Chunk) -> State:
-    """The state after one more chunk, but for what concerns files."""
+    """The state after one more chunk, except for the parts that concern files."""
     return replace(
         state,
         read=state.read + len(chunk.read),

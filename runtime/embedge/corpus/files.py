@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all and survive a power cut, on every system."""
+"""Files that are written atomically and durably, on every system."""
 
 import importlib
 import os
@@ -39,7 +39,7 @@ def write_synced(path: Path, write: Callable[[BinaryIO], object], like: Path) ->
 
 
 def replace(new: Path, target: Path) -> None:
-    """Move a file to its place, which it takes at once and whole."""
+    """Move a file to its place, atomically."""
     _retry(lambda: new.replace(target))
 
 

@@ -1,4 +1,4 @@
-"""A corpus to a file of vectors, resumable at any point and byte for byte the same."""
+"""A corpus to a file of vectors, resumable at any point, with the same bytes each time."""
 
 import hashlib
 import os
@@ -54,7 +54,7 @@ class Summary:
         output: path of the vectors.
         texts: how many vectors there are.
         tokens: of all texts, before truncation, special tokens and prompt included.
-        truncated: how many texts were cut.
+        truncated: how many texts were truncated.
         skipped: how many rows were skipped.
         seconds: spent, over all runs of the job.
         fingerprint: of the model.
@@ -81,7 +81,7 @@ def embed_corpus(
     *,
     progress: bool = False,
 ) -> Summary:
-    """Encode a corpus into a file, which appears whole or not at all.
+    """Encode a corpus into a file, which appears atomically.
 
     Killed at any moment, the same call resumes, and the file is the same to the last byte as
     without the kill. ``on_error``, ``chunk`` and ``force`` may be changed between. A job that is
@@ -127,7 +127,7 @@ def _target(output: Path, corpus: Corpus, options: JobOptions) -> Path:
 
 @contextmanager
 def _writing(output: Path) -> Iterator[None]:
-    """Turn what a full disk raises into CorpusError."""
+    """Turn the OSError of a full disk into CorpusError."""
     try:
         yield
     except OSError as error:
@@ -139,7 +139,7 @@ def _writing(output: Path) -> Iterator[None]:
 
 
 class _Job:
-    """What one job is, and its steps."""
+    """The identity of one job, and its steps."""
 
     def __init__(self, encoder: Encoder, corpus: Corpus, target: Path, options: JobOptions) -> None:
         self._encoder, self._target, self._options = encoder, target, options

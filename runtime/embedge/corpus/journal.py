@@ -1,4 +1,4 @@
-"""The unfinished state of a job: a hidden SQLite database beside its output.
+"""The unfinished state of a job: a hidden SQLite database next to its output.
 
 SQLite brings what a job needs on every system: commits that are whole and on the disk or did not
 happen, and a lock that dies with its process.

@@ -30,7 +30,7 @@ class Metadata:
         similarity: the model's measure.
         prompt: name of the prompt that was put in front of each text, or None.
         overflow: what happened to texts longer than the model takes.
-        columns: of the input, kept beside the vectors.
+        columns: of the input, kept with the vectors.
         text_column: which of them holds the texts, or None.
         rows: how many vectors there are.
         ids_are_rows: whether the ids are the rows' numbers from 0.

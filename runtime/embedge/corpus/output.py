@@ -5,8 +5,8 @@
     VECTORS.parquet   columns id (int64 or string), vector (fixed-size list), kept columns;
                       .arrow likewise
 
-The metadata, a JSON object, is beside .npy and .jsonl as VECTORS.npy.json, and inside .parquet and
-.arrow as the schema's metadata `embedge`. Beside .npy, VECTORS.npy.ids has the id of each row, a
+The metadata, a JSON object, is next to .npy and .jsonl as VECTORS.npy.json, and in .parquet and
+.arrow as the schema's metadata `embedge`. Next to .npy, VECTORS.npy.ids has the id of each row, a
 JSON value a line, unless the ids are the rows' numbers from 0. VECTORS.npy.skipped has the rows
 that were skipped, if any were: {"number", "file", "line", "reason", "row"} a line.
 """
@@ -39,7 +39,7 @@ def check_output(path: Path, columns: Sequence[str] = (), keep: Sequence[str] = 
 
     Args:
         path: of the output.
-        columns: all that it is to have beside id and vector.
+        columns: all that it is to have besides id and vector.
         keep: those of them that the input has.
     """
     reason = ""
@@ -72,7 +72,7 @@ def is_arrow(path: Path) -> bool:
 
 
 def sidecar(output: Path, kind: str) -> Path:
-    """Path of a file beside the output: "json" (the metadata), "ids" or "skipped"."""
+    """Path of a file next to the output: "json" (the metadata), "ids" or "skipped"."""
     return output.with_name(f"{output.name}.{kind}")
 
 

@@ -10,7 +10,7 @@ from embedge.encoder import Encoder
 from embedge.similarity import Vectors
 from embedge.text.passages import Passage
 
-COLUMNS = ("passage", "start", "end")  # that a row of passages has beside its id
+COLUMNS = ("passage", "start", "end")  # that a row of passages has besides its id
 
 # Characters of a document that are encoded together in context, so that memory does not grow with
 # it, and how many more of those before are read with them: more than a quarter of a window.

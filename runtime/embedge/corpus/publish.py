@@ -1,4 +1,4 @@
-"""Move the files of a finished job into place: whole, durable, never over files of others."""
+"""Move the files of a finished job into place: atomic, durable, never over files of others."""
 
 from collections.abc import Callable
 from functools import partial
@@ -40,8 +40,8 @@ def metadata_of(path: Path) -> Metadata | None:
         with path.open("rb") as stream:
             data = arrow.Table(stream, path.suffix[1:].lower(), str(path)).metadata
     else:
-        beside = sidecar(path, "json")
-        data = beside.read_bytes() if beside.is_file() else None
+        metadata = sidecar(path, "json")
+        data = metadata.read_bytes() if metadata.is_file() else None
     return None if data is None else parse_metadata(data, path)
 
 
@@ -49,7 +49,7 @@ def publish(content: Content, output: Path, before_first: Callable[[], None]) ->
     """Write all files of an output, and move them to their places.
 
     All are written and on the disk before the first is moved. The metadata of an older output goes
-    first and the new comes last: vectors never lie beside the metadata of others. Can be repeated
+    first and the new comes last: vectors never have the metadata of others. Can be repeated
     after a kill at any point.
 
     Args:

@@ -38,12 +38,12 @@ def read_metadata(path: Path) -> Metadata | None:
     """The metadata of a file of vectors; None where it is not one.
 
     Raises:
-        CorpusError: a .npy file has no metadata beside it, or it is damaged.
+        CorpusError: a .npy file has no metadata file, or it is damaged.
     """
     metadata = metadata_of(real_path(path))
     if metadata is None and path.suffix.lower() == ".npy" and path.is_file():
         raise CorpusError(
-            f"there is no {path.name}.json beside it to say which model made it; "
+            f"expected its metadata in {path.name}.json, got no such file; "
             "make the vectors with embedge embed INPUT --output FILE",
             str(path),
         )

@@ -21,9 +21,9 @@ from embedge.similarity import Vectors, similarity
 
 Scores = NDArray[np.float64]
 Rows = NDArray[np.intp]
-Progress = Callable[[int, int], None]  # is given what is done, and of how many
+Progress = Callable[[int, int], None]  # called with the work done and the total
 
-# Far above the rounding of a float32 product of unit vectors, far below a difference that matters.
+# Far above the rounding of a float32 product of unit vectors, far below any relevant difference.
 MARGIN = 1e-4
 _SEARCH_BLOCK = 16384
 _QUERIES_AT_ONCE = 256
@@ -68,7 +68,7 @@ def search(
         queries: float32 (queries, dim).
         vectors: what is searched, at its stored precision; queries keep theirs.
         top: how many rows; memory grows with it and with the queries, and not with the vectors.
-        progress: is called with the rows done and all rows.
+        progress: is called with the rows done and the total.
 
     Returns:
         A list for each query, of min(top, rows) matches.
@@ -121,7 +121,7 @@ def duplicates(
     Args:
         vectors: what is compared, at its stored precision.
         threshold: for cosine from -1 to 1.
-        progress: is called with the pairs done and all pairs.
+        progress: is called with the pairs done and the total.
 
     Returns:
         Groups of two rows or more, each in ascending order, by their first rows.
@@ -232,7 +232,7 @@ def _unite(leader: Rows, i: Rows, j: Rows) -> None:
     """Make one group of the groups of i[n] and j[n], for every n."""
     while True:
         a, b = _leaders(leader, i), _leaders(leader, j)
-        leader[i], leader[j] = a, b  # shorter ways for the next time
+        leader[i], leader[j] = a, b  # path compression
         apart = a != b
         if not apart.any():
             return

@@ -155,7 +155,7 @@ class _Texts:
 
 @contextmanager
 def temporary() -> Iterator[BinaryIO]:
-    """A temporary file that is gone when it is closed, and where the system can when it is open."""
+    """A temporary file, deleted on closing, and without a name while open where the system can."""
     with no_room():
         file = tempfile.TemporaryFile(prefix="embedge-")  # noqa: SIM115  # closed below
     try:
@@ -167,7 +167,7 @@ def temporary() -> Iterator[BinaryIO]:
 
 @contextmanager
 def no_room() -> Iterator[None]:
-    """Turn what a full disk raises into CorpusError."""
+    """Turn the OSError of a full disk into CorpusError."""
     try:
         yield
     except OSError as error:

@@ -1,1 +1,1 @@
-"""One thin module a framework; each imports its own framework, and only when it is used."""
+"""One thin module per framework; each imports its own framework, and only when it is used."""

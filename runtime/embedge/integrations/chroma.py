@@ -2,7 +2,7 @@
 
 Needs `embedge[chroma]`; importing this module imports chromadb. Chroma stores the function's
 configuration, the fingerprint included, in the collection, so that `client.get_collection(name)`
-makes the function again, or refuses a model file that is another one.
+recreates the function, or refuses a different model file.
 """
 
 from typing import Any

@@ -1,7 +1,7 @@
 """Haystack: EmbedgeTextEmbedder for queries, EmbedgeDocumentEmbedder for documents.
 
 Needs `embedge[haystack]`; importing this module imports haystack. `to_dict` keeps the fingerprint,
-so that a pipeline that is loaded again refuses a model file that is another one.
+so that a saved pipeline refuses a different model file when it is loaded.
 """
 
 from dataclasses import replace
@@ -98,7 +98,7 @@ class EmbedgeDocumentEmbedder(_Embedder):
         meta_fields_to_embed: list[str] | None = None,
         embedding_separator: str = "\n",
     ) -> None:
-        # Haystack's decorator makes the class again, which a bare super() would not find.
+        # Haystack's decorator creates the class again, which a bare super() would not find.
         _Embedder.__init__(self, model, dim, threads, fingerprint)
         self.meta_fields_to_embed = meta_fields_to_embed or []
         self.embedding_separator = embedding_separator

@@ -1,7 +1,7 @@
 """LanceDB: EmbedgeFunction, in its registry under the name "embedge".
 
-Needs `embedge[lancedb]`; importing this module imports lancedb. A table stores the fingerprint, so
-that one that is opened again refuses a model file that is another one.
+Needs `embedge[lancedb]`; importing this module imports lancedb. A table stores the fingerprint,
+and refuses a different model file when it is opened again.
 """
 
 from typing import Any

@@ -17,7 +17,7 @@ class EmbedgeEmbeddings(_Base):  # type: ignore[misc]
         model, dim, threads: as for Encoder.
 
     Attributes:
-        encoder: the Encoder; its ``fingerprint`` belongs beside every index.
+        encoder: the Encoder; store its ``fingerprint`` with every index.
     """
 
     def __init__(

@@ -10,7 +10,7 @@ from embedge.integrations.framework import in_thread, load, require
 
 _Base: Any = require("llama_index.core.base.embeddings.base", "llama-index").BaseEmbedding
 _pydantic = require("pydantic", "llama-index")
-# LlamaIndex hands out so many texts at a time, of which each can only run among its own.
+# LlamaIndex passes this many texts in one call, and only texts of one call share micro-batches.
 _BATCH_TEXTS = 256
 
 
@@ -47,7 +47,7 @@ class EmbedgeEmbedding(_Base):  # type: ignore[misc]
 
     @property
     def encoder(self) -> Encoder:
-        """The Encoder; its ``fingerprint`` belongs beside every index."""
+        """The Encoder; store its ``fingerprint`` with every index."""
         return self._encoder
 
     def _get_query_embedding(self, query: str) -> list[float]:

@@ -23,7 +23,7 @@ class EmbedgeModel:
 
     Attributes:
         encoder: the Encoder.
-        mteb_model_meta: what mteb files the results under: the model's name and its fingerprint.
+        mteb_model_meta: what mteb stores the results under: the model's name and its fingerprint.
     """
 
     def __init__(

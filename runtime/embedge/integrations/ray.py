@@ -1,8 +1,8 @@
-"""The corpus job on a Ray cluster: Parquet to Parquet, one Encoder an actor.
+"""The corpus job on a Ray cluster: Parquet to Parquet, one Encoder per actor.
 
 Needs the extra `embedge[ray]`, and the same model file at the same path on every machine (the
-default model is in the package). Ray starts an actor again when its process dies and repeats what
-was lost; vectors do not depend on their batch, so the result is that of a single process.
+default model is in the package). Ray restarts an actor when its process dies and repeats the
+lost work; vectors do not depend on their batch, so the result is that of a single process.
 """
 
 import importlib
@@ -19,11 +19,11 @@ from embedge.encoder import Encoder
 from embedge.errors import CorpusError, OptionError
 from embedge.text.overflow import Overflow
 
-METADATA_FILE = "_embedge.json"  # readers of Parquet folders pass over names that begin with _
+METADATA_FILE = "_embedge.json"  # readers of Parquet folders skip names that begin with _
 
 _BATCH_TEXTS = 4096
 # Ray reads and writes with tasks of one CPU: with as many actors as CPUs, whole ones would leave
-# them none, and the job would wait for ever. `workers` is what limits the actors.
+# them none, and the job would wait forever. `workers` is what limits the actors.
 _ACTOR_CPUS = 0.5
 
 
@@ -147,7 +147,7 @@ def _encode_rows(rows: Any, options: EmbedOptions, fingerprint: str, workers: in
 
 
 def _ray_data() -> Any:
-    # A cluster that Ray starts for us would report its use to Ray's makers; now only if asked to.
+    # A cluster that Ray starts would send usage statistics to its developers; now only on request.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         return importlib.import_module("ray.data")

@@ -4,7 +4,7 @@ Needs `embedge[txtai]`; importing this module imports txtai.
 
     Embeddings(method="embedge.integrations.txtai.EmbedgeVectors", path="model.onnx")
 
-A saved index keeps the fingerprint and refuses a model file that is another one.
+A saved index contains the fingerprint and refuses a different model file.
 """
 
 from typing import Any
@@ -14,11 +14,11 @@ from embedge.integrations.framework import load, require
 from embedge.similarity import Vectors
 
 _Base: Any = require("txtai.vectors", "txtai").Vectors
-DEFAULT = "embedge"  # the path that stands for the model of the package
+DEFAULT = "embedge"  # the path that stands for the default model
 
 
 class EmbedgeVectors(_Base):  # type: ignore[misc]
-    """txtai's Vectors with a model file; ``path="embedge"`` is the model of the package."""
+    """txtai's Vectors with a model file; ``path="embedge"`` is the default model."""
 
     def loadmodel(self, path: str) -> Encoder:
         """Load the model; raises OptionError where an index was built with another one."""

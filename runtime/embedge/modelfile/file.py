@@ -35,7 +35,7 @@ FORMAT = 1
 _PREFIX = "embedge."
 _MAX_FILE_BYTES = 2**31 - 1  # protobuf's own limit
 _MAX_TOKENIZER_BYTES = 256 * 2**20  # the largest in use (262,144 tokens) has 33 MB
-# What decides a vector besides the graph and the tokenizer.
+# What determines a vector besides the graph and the tokenizer.
 _DECIDING = (
     "dim", "max_tokens", "pooling", "normalized", "prompts", "default_prompt", "prefix_ids",
     "suffix_ids",

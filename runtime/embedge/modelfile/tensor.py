@@ -31,7 +31,7 @@ class Tensor:
 
     @property
     def values(self) -> memoryview | None:
-        """Its bytes, where it stores its values as bytes and says nothing besides."""
+        """Its bytes, where it stores its values as bytes and has no other fields."""
         return self._raw[0] if self._plain and len(self._raw) == self._names == 1 else None
 
     def add(self, number: int, value: Value) -> None:

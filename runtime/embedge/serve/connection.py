@@ -1,4 +1,4 @@
-"""A connection of uvicorn that answers in JSON, and ends where its client does nothing for long.
+"""A uvicorn connection that answers in JSON, and closes when its client is idle for too long.
 
 Needs the extra `embedge[server]`.
 """
@@ -26,7 +26,7 @@ class Connection(H11Protocol):  # type: ignore[misc]  # an extra, so mypy may no
         self._to_take: asyncio.TimerHandle | None = None  # an answer
 
     def connection_made(self, transport: asyncio.Transport) -> None:
-        """Await a request."""
+        """Start waiting for a request."""
         # asyncio leaves this out, as sockets of socket.create_server do not say that they are TCP:
         # an answer's body would wait 40 ms until the client has acknowledged its headers.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -34,12 +34,12 @@ class Connection(H11Protocol):  # type: ignore[misc]  # an extra, so mypy may no
         self._watch_headers()
 
     def data_received(self, data: bytes) -> None:
-        """Await a request, until its headers are complete."""
+        """Keep waiting for a request until its headers are complete."""
         super().data_received(data)
         self._watch_headers()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is not HTTP in the form of all other errors, and close."""
+        """Answer invalid HTTP with an error in the usual JSON form, and close."""
         body = json.dumps(error_body(msg, "invalid_request_error", "invalid_http")).encode("ascii")
         head = (
             "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\n"
@@ -51,17 +51,17 @@ class Connection(H11Protocol):  # type: ignore[misc]  # an extra, so mypy may no
         self.transport.close()
 
     def pause_writing(self) -> None:
-        """Await that the client takes what was written."""
+        """Wait until the client reads what was written."""
         super().pause_writing()
         self._to_take = self._abort_later()
 
     def resume_writing(self) -> None:
-        """The client has taken most of it."""
+        """The client has read most of it."""
         super().resume_writing()
         _cancel(self._to_take)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Await nothing more."""
+        """Stop waiting."""
         _cancel(self._to_send)
         _cancel(self._to_take)
         super().connection_lost(exc)

@@ -1,4 +1,4 @@
-"""Who may ask: no web page, nobody under a foreign name, and with a key only those that have it.
+"""Which requests are accepted: none of web pages, under foreign host names, or without the key.
 
 A page in a browser on this machine can reach a server on loopback. It sends an Origin, or says in
 Sec-Fetch-Site that it comes from elsewhere. A page whose name was pointed at 127.0.0.1 (DNS
@@ -12,7 +12,7 @@ from ipaddress import ip_address
 
 from embedge.errors import OptionError
 
-OPEN_PATHS = ("/health",)  # asked by whoever starts and watches a server, without its key
+OPEN_PATHS = ("/health",)  # for health checks of a server, without its key
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Guard:
-    """What is asked of every request.
+    """The checks of every request.
 
     Attributes:
         hosts: names, besides localhost and addresses, by which clients may call this server.

@@ -24,8 +24,8 @@ from embedge.serve.protocol import greeting
 from embedge.serve.scheduler import Result, Scheduler
 
 MAX_BODY = 16 * 2**20  # bytes
-_BLOCK = 2**16  # characters of an answer that are handed over at a time
-# Instead of the names of the statuses, which say nothing to do.
+_BLOCK = 2**16  # characters of an answer that are sent at a time
+# Instead of the names of the statuses, which do not say what to do.
 _MESSAGES = {
     "Not Found": "no such path; there are /v1/embeddings, /v1/models and /health",
     "Method Not Allowed": "this path has another method; the header Allow says which",
@@ -35,7 +35,7 @@ _KINDS = {401: "authentication_error", 503: "overloaded_error", 504: "timeout_er
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of what clients may take.
+    """Limits on what clients may use.
 
     Attributes:
         body: bytes of one request.
@@ -122,9 +122,11 @@ class _Embeddings:
             return
         try:
             response = await self._response(Request(scope, receive), receive, share)
-            async with asyncio.timeout(self._limits.seconds):  # else a slow reader stays for ever
+            async with asyncio.timeout(
+                self._limits.seconds
+            ):  # else a slow reader would stay forever
                 await response(scope, receive, send)
-        except (ClientDisconnect, TimeoutError):  # the rest of the answer has no reader
+        except (ClientDisconnect, TimeoutError):  # nobody reads the rest of the answer
             pass
         finally:
             share.leave()
@@ -179,7 +181,7 @@ class _Embeddings:
                 answer.set_result(result)
 
         job = self._scheduler.submit(wanted, done)
-        leaving = asyncio.ensure_future(receive())  # comes when the client leaves, or never
+        leaving = asyncio.ensure_future(receive())  # set when the client disconnects, or never
         try:
             await asyncio.wait({answer, leaving}, return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():

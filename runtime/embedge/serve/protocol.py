@@ -1,6 +1,6 @@
 """The protocol of `embedge serve`: the greeting, requests and answers.
 
-docs/sidecar.md describes it for clients, and what will stay.
+docs/sidecar.md describes it for clients, and which parts are stable.
 """
 
 import json

@@ -84,7 +84,7 @@ def check_fields(fields: Mapping[str, Any], known: tuple[str, ...]) -> None:
 
 
 def parse_object(data: bytes) -> dict[str, Any]:
-    """A JSON object in UTF-8, without the liberties that Python's reader takes.
+    """A JSON object in UTF-8, parsed more strictly than Python's reader does.
 
     Fields that are null count as left out: some serializers write every field that they know.
 

@@ -1,7 +1,7 @@
-"""uvicorn around the app: a socket, signals, and an orderly end.
+"""uvicorn around the app: a socket, signals, and an orderly shutdown.
 
 Needs the extra `embedge[server]`. uvicorn finds most of its parts by names in strings; those that
-are used are imported here by name, so that freezers of programs see them.
+are used are imported here by name, so that bundlers such as PyInstaller see them.
 """
 
 import asyncio

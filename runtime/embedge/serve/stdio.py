@@ -36,7 +36,7 @@ from embedge.serve.requests import (
 from embedge.serve.scheduler import Job, Result, Scheduler
 from embedge.serve.vectors import FORMATS
 
-_BOM = b"\xef\xbb\xbf"  # which some writers on Windows put in front of everything
+_BOM = b"\xef\xbb\xbf"  # which some writers on Windows put first
 
 
 class Terminated(BaseException):  # not one that `except Exception` takes for its own
@@ -155,7 +155,7 @@ class StdioServer:
                     for piece in pieces:
                         self._stdout.write(piece.encode("ascii"))
                     self._stdout.flush()
-            except OSError:  # the client has left: nobody wants the rest
+            except OSError:  # the client has exited: nobody reads the rest
                 gone = self._stopped = True
                 with self._lock:
                     jobs = [job for job in self._running.values() if job is not None]
