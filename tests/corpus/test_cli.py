@@ -273,7 +273,7 @@ def test_many_queries(run: Command) -> None:
 
 def test_a_dim_that_the_model_was_not_trained_for_is_told(run: Command) -> None:
     _, err = run("embed", "a", "--dim", "8")
-    assert "the model was not trained to be cut to --dim 8, which costs quality" in err
+    assert "the model was not trained to be truncated to --dim 8, which costs quality" in err
     assert run("embed", "a", "--dim", "16")[1] == ""
 
 

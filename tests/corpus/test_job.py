@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from embedge import CorpusError, Encoder, OptionError
+from embedge.corpus import files as corpus_files
 from embedge.corpus import journal, publish
 from embedge.corpus.inputs import Corpus, find_sources, stream_source, text_source
 from embedge.corpus.job import Summary
@@ -574,7 +575,7 @@ def test_a_file_that_appears_during_a_job_is_not_overwritten(
 def test_a_file_that_appears_while_the_output_is_written_is_not_overwritten(
     corpus: MakeCorpus, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    output, write = tmp_path / "v.npy", publish.write_synced
+    output, write = tmp_path / "v.npy", corpus_files.write_synced
 
     def written(*arguments: Any, **options: Any) -> None:
         write(*arguments, **options)

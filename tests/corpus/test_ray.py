@@ -21,8 +21,9 @@ pytestmark = [
 ]
 
 CHANCE = random.Random(0)
-TEXTS = [" ".join(CHANCE.choices("abc", k=CHANCE.randrange(1, 14))) for _ in range(24_000)]
+TEXTS = [" ".join(CHANCE.choices("abc", k=CHANCE.randrange(1, 14))) for _ in range(3_000)]
 FILES = 12
+BATCH = 512  # so that each of two workers has several
 REPORTS = "RAY_USAGE_STATS_ENABLED"
 
 
@@ -90,6 +91,7 @@ def test_two_workers_make_what_one_process_makes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     output, marker = tmp_path / "out", tmp_path / "killed"
+    monkeypatch.setattr("embedge.integrations.ray._BATCH_TEXTS", BATCH)
     if kill:
         monkeypatch.setattr("embedge.integrations.ray.EmbedBatch", dying_once(str(marker)))
     options = EmbedOptions(model=str(model_file), column="body", id="key")

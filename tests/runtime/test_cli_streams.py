@@ -155,7 +155,7 @@ def test_vectors_are_shortened_on_a_terminal(
     line, err = screen.getvalue(), capsys.readouterr().err
     if options:
         assert "..." not in line
-        untrained = "embedge: the model was not trained to be cut to --dim 8"
+        untrained = "embedge: the model was not trained to be truncated to --dim 8"
         assert err.startswith(untrained) if options[0] == "--dim" else err == ""
     else:
         assert len(line.split()) == 9

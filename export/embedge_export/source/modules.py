@@ -248,7 +248,7 @@ def _positions(transformer: Any) -> int | None:
 
 
 def matryoshka_dims(model: SentenceTransformer, configs: Mapping[str, Any]) -> tuple[int, ...]:
-    """Dims that the model was trained to be cut to, by its configuration; largest first."""
+    """Dims that the model was trained to be truncated to, by its configuration; largest first."""
     found = {model.truncate_dim}
     for key in ("matryoshka_dims", "matryoshka_dimensions"):
         found |= set(configs.get(key) or ())

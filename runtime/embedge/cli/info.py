@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_file_argument(parser: argparse.ArgumentParser) -> None:
-    """Add the model file that is looked at."""
+    """Add the model file to show."""
     parser.add_argument(
         "file",
         nargs="?",

@@ -104,7 +104,10 @@ def make_encoder(arguments: argparse.Namespace, dim: int | None = None) -> Encod
     )
     if dim is not None and dim not in (encoder.info["dim"], *encoder.info["matryoshka_dims"]):
         trained = ", ".join(map(str, encoder.info["matryoshka_dims"])) or "none but its own"
-        say(f"the model was not trained to be cut to --dim {dim}, which costs quality ({trained})")
+        say(
+            f"the model was not trained to be truncated to --dim {dim}, which costs quality "
+            f"({trained})"
+        )
     return encoder
 
 
