@@ -91,7 +91,7 @@ def _feeds(texts: Sequence[str], source: Source) -> list[dict[str, NDArray[np.in
     waiting = Waiting()
     for number, ids in enumerate(map(tokenizer.wrap, tokenizer.ids(texts))):
         if ids:  # the empty text has none where there are no special tokens
-            waiting.add(TokenSequence(number, np.array(ids, np.int32), first=True))
+            waiting.add(TokenSequence(number, np.array(ids, np.int32), last=True))
     feeds = []
     while waiting:
         batch = np.stack([sequence.ids for sequence in waiting.take(oldest=False)], dtype=np.int64)

@@ -85,15 +85,17 @@ def explain(
         TextError: the text is not valid Unicode, or too long under "error".
     """
     check_linear(pipeline)
-    fitted = pipeline.tokenize([text], 0, overflow, prompt)
+    parts = list(pipeline.tokenize([text], 0, overflow, prompt))
+    sequences = [list(map(int, ids)) for part in parts for ids in part.ids]
+    counts = np.concatenate([part.weights for part in parts])  # (sequences,)
     tokens = iter(pipeline.tokens(prompt + text))
     q = query.astype(np.float64) / max(float(np.linalg.norm(query)), 1e-30)  # (dim,)
-    weights = fitted.weights / fitted.weights.sum()
+    weights = counts / counts.sum()
     found: list[tuple[Token | None, float]] = []
     mean = np.zeros(len(q))  # (dim,) of all windows
-    for index, (ids, weight) in enumerate(zip(fitted.ids, weights, strict=True)):
-        shares, vector = _window(pipeline, list(map(int, ids)), q, len(fitted.ids) > 1)
-        own = int(fitted.weights[index]) if index else None
+    for index, (ids, weight) in enumerate(zip(sequences, weights, strict=True)):
+        shares, vector = _window(pipeline, ids, q, len(sequences) > 1)
+        own = int(counts[index]) if index else None
         places = _places(pipeline, len(ids), own, tokens)
         found += zip(places, (shares * weight).tolist(), strict=True)
         mean += weight * vector

@@ -4,7 +4,7 @@
 several requests.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
@@ -16,7 +16,7 @@ from embedge.modelfile.settings import ModelSettings
 from embedge.ort.fork_guard import ort_call
 from embedge.ort.memory import release_free_memory
 from embedge.similarity import check_vectors, shorten
-from embedge.text.overflow import Overflow, Sequences, mean_of_windows, sequences
+from embedge.text.overflow import Overflow, Sequences, TextVectors, sequences
 from embedge.text.tokenizer import TextTokenizer, Token
 
 if TYPE_CHECKING:
@@ -48,9 +48,14 @@ class Pipeline:
         """The session."""
         return self.check_open()[1]
 
-    def tokenize(self, texts: list[str], start: int, overflow: Overflow, prompt: str) -> Sequences:
-        """Token id sequences of texts, each with the prompt; raises as `sequences` does."""
-        return ort_call(partial(sequences, self.tokenizer, texts, start, overflow, prompt))
+    def tokenize(
+        self, texts: list[str], start: int, overflow: Overflow, prompt: str
+    ) -> Iterator[Sequences]:
+        """Token id sequences of texts, each with the prompt, some at a time; as `sequences`."""
+        parts = sequences(self.tokenizer, texts, start, overflow, prompt)
+        while (part := ort_call(partial(next, parts, None))) is not None:
+            yield part
+            self.check_open()
 
     def count(self, texts: list[str], start: int, prompt: str) -> list[int]:
         """Tokens of each text before truncation; raises as `TextTokenizer.count` does."""
@@ -65,19 +70,25 @@ class Pipeline:
         input_ids = np.array(ids, np.int64)  # (batch, sequence)
         return cast(Vectors, self.session.run(input_ids))
 
-    def finish(self, fitted: Sequences, vectors: Vectors, dim: int) -> Vectors:
-        """The vectors of texts, float32 (texts, dim), from those of all their sequences.
+    def finish(self, texts: TextVectors, fitted: Sequences, vectors: Vectors, dim: int) -> Vectors:
+        """The vectors of the texts that end among some sequences, float32 (texts, dim).
+
+        Args:
+            texts: what `text_vectors` gave, for the sequences before these.
+            fitted: the sequences; their ids are not used.
+            vectors: float32 (sequences, model's dim), of these sequences.
+            dim: components to keep.
 
         Raises:
             ModelError: a vector is not finite, or not of the length that the file declares.
         """
         check_vectors(vectors, self.settings.normalized)
-        if not fitted.first.all():
-            normalize = self.settings.normalized
-            vectors = cast(
-                Vectors, mean_of_windows(vectors, fitted.weights, fitted.first, normalize)
-            )
-        return cast(Vectors, shorten(vectors, dim, self.settings.normalized))
+        found = texts.add(vectors, fitted.weights, fitted.last)
+        return cast(Vectors, shorten(found, dim, self.settings.normalized))
+
+    def text_vectors(self) -> TextVectors:
+        """What `finish` needs, for texts whose first sequence is the next."""
+        return TextVectors(self.settings.normalized)
 
     def close(self) -> None:
         """Release tokenizer and session; calls in other threads end with ClosedError."""

@@ -6,13 +6,11 @@ the texts. Between any two micro-batches the call can be stopped, by an exceptio
 progress function, by Ctrl-C or by `Pipeline.close`.
 """
 
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from embedge.errors import TextError, resource_errors
 from embedge.ort.batching import TokenSequence, Waiting
@@ -104,7 +102,7 @@ def _encode(
         Workers(run, request.threads) as workers,
     ):
         while not source.ended or waiting or not workers.is_idle:
-            _read_ahead(source, results, waiting, request)
+            _read_ahead(source, results.given, waiting, request)
             while waiting and workers.wants_work:
                 workers.submit(waiting.take(oldest=request.in_order or not source.ended))
             for batch, vectors in workers.step():
@@ -115,79 +113,85 @@ def _encode(
         raise source.error
 
 
-def _read_ahead(source: "_Source", results: "_Results", waiting: Waiting, request: Request) -> None:
-    """Read as far ahead as the bounds allow; where vectors are wanted early, a slice at a time."""
+def _read_ahead(source: "_Source", given: int, waiting: Waiting, request: Request) -> None:
+    """Read as far ahead of the ``given`` texts as the bounds allow; at least a part.
+
+    Where vectors are wanted early, no more than that.
+    """
     while (
         not source.ended
-        and source.position - results.given < _AHEAD_TEXTS
+        and source.position - given < _AHEAD_TEXTS
         and waiting.tokens < _AHEAD_TOKENS
     ):
-        for sequence in source.read(results):
+        for sequence in source.read():
             waiting.add(sequence)
         if source.ended:
             waiting.split_between(request.threads)
         if request.in_order:
             return
-    if source.error is not None and not request.in_order:
+    if source.ended and source.error is not None and not request.in_order:
         raise source.error
 
 
 class _Source:
-    """The texts, read and tokenized a slice at a time.
+    """The texts, read and tokenized some at a time.
 
     Attributes:
         position: texts read so far.
-        ended: nothing more is to be read.
         error: what ended it, if that was an error.
     """
 
     def __init__(self, pipeline: Pipeline, texts: Iterator[Any], request: Request) -> None:
         self._pipeline, self._texts, self._request = pipeline, texts, request
+        self._has_more = True
+        self._parts: Iterator[Sequences] = iter(())  # of the texts read last
+        self._left = 0  # of these texts, those whose last sequence has not come
         self._sequences = 0
         self.position = 0
-        self.ended = False
         self.error: Exception | None = None
 
-    def read(self, results: "_Results") -> Iterator[TokenSequence]:
-        """Read and tokenize a slice; ``results`` expect its sequences."""
-        texts = self._slice()
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more is to be read."""
+        return self._left == 0 and not self._has_more
+
+    def read(self) -> Iterator[TokenSequence]:
+        """The next part of the texts that were read last, or of further ones."""
+        if self._left == 0:
+            self._read_slice()
         try:
-            found = self._tokenize(texts)
-        except TextError as error:
-            self._end(error)
-            found = self._tokenize(texts[: error.position - self.position])
-        self.position += int(found.first.sum())
-        if found.cut:
-            self._request.count_truncated(found.cut)
-        results.expect(found.first)
-        marks = zip(found.ids, found.first.tolist(), found.weights.tolist(), strict=True)
-        for ids, first, weight in marks:
-            yield TokenSequence(self._sequences, np.array(ids, np.int32), first, weight)
+            part = next(self._parts, None)
+        except TextError as error:  # of an earlier text than what ended the iterable
+            self._left, self._has_more, self.error = 0, False, error
+            return
+        if part is None:
+            return
+        self._left -= int(part.last.sum())
+        if part.cut:
+            self._request.count_truncated(part.cut)
+        marks = zip(part.ids, part.last.tolist(), part.weights.tolist(), strict=True)
+        for ids, last, weight in marks:
+            yield TokenSequence(self._sequences, np.array(ids, np.int32), last, weight)
             self._sequences += 1
 
-    def _slice(self) -> list[str]:
+    def _read_slice(self) -> None:
         texts: list[str] = []
-        characters = 0
+        characters, start = 0, self.position
         while len(texts) < _SLICE_TEXTS and characters < _SLICE_CHARACTERS:
-            position = self.position + len(texts)
             try:
-                text = check_text(next(self._texts), position)
+                text = check_text(next(self._texts), start + len(texts))
             except StopIteration:
-                self._end(None)
+                self._has_more = False
                 break
             except Exception as error:  # whatever the caller's iterable raises
-                self._end(error)
+                self._has_more, self.error = False, error
                 break
             texts.append(text)
             characters += len(text)
-        return texts
-
-    def _tokenize(self, texts: list[str]) -> Sequences:
+        self.position += len(texts)
+        self._left = len(texts)
         request = self._request
-        return self._pipeline.tokenize(texts, self.position, request.overflow, request.prompt)
-
-    def _end(self, error: Exception | None) -> None:
-        self.ended, self.error = True, error
+        self._parts = self._pipeline.tokenize(texts, start, request.overflow, request.prompt)
 
 
 class _Results:
@@ -200,34 +204,29 @@ class _Results:
     def __init__(self, pipeline: Pipeline, dim: int) -> None:
         self._pipeline = pipeline
         self._dim = dim
-        self._windows: deque[int] = deque()  # of each text that has not been given
+        self._texts = pipeline.text_vectors()
         self._finished: dict[int, tuple[TokenSequence, Vectors]] = {}
-        self._next = 0  # the first sequence that has not been given
+        self._next = 0  # the first sequence that was not taken
         self.given = 0
 
-    def expect(self, first: NDArray[np.bool_]) -> None:
-        """Sequences will come; ``first`` says which are the first of their text, shape (n,)."""
-        self._windows.extend(np.diff(np.flatnonzero(first), append=len(first)).tolist())
-
     def add(self, batch: list[TokenSequence], vectors: Vectors) -> int:
-        """Keep a micro-batch's vectors (batch, dim); returns how many texts began in it."""
+        """Keep a micro-batch's vectors (batch, dim); returns how many texts end in it."""
         for sequence, vector in zip(batch, vectors, strict=True):
             self._finished[sequence.number] = sequence, vector
-        return sum(sequence.first for sequence in batch)
+        return sum(sequence.last for sequence in batch)
 
     def ready(self) -> Vectors:
         """The vectors that are next in order, float32 (texts, dim); each is given once."""
-        end = self._next
-        while self._windows and all(
-            number in self._finished for number in range(end, end + self._windows[0])
-        ):
-            end += self._windows.popleft()
-            self.given += 1
-        if end == self._next:
+        taken: list[tuple[TokenSequence, Vectors]] = []
+        while self._next in self._finished:
+            taken.append(self._finished.pop(self._next))
+            self._next += 1
+        if not taken:
             return np.empty((0, self._dim), np.float32)
-        taken = [self._finished.pop(number) for number in range(self._next, end)]
-        self._next = end
-        first = np.array([sequence.first for sequence, _ in taken])
+        last = np.array([sequence.last for sequence, _ in taken])
         weights = np.array([sequence.weight for sequence, _ in taken])
-        fitted = Sequences([sequence.ids for sequence, _ in taken], first, weights, cut=0)
-        return self._pipeline.finish(fitted, np.stack([vector for _, vector in taken]), self._dim)
+        fitted = Sequences([sequence.ids for sequence, _ in taken], last, weights, cut=0)
+        vectors = np.stack([vector for _, vector in taken])
+        found = self._pipeline.finish(self._texts, fitted, vectors, self._dim)
+        self.given += len(found)
+        return found

@@ -9,7 +9,7 @@ from embedge.ort.batching import TokenSequence, Waiting
 def waiting(lengths: list[int], budget: int = 12) -> Waiting:
     found = Waiting(budget)
     for number, length in enumerate(lengths):
-        found.add(TokenSequence(number, np.zeros(length, np.int32), first=True))
+        found.add(TokenSequence(number, np.zeros(length, np.int32), last=True))
     return found
 
 

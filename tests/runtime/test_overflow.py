@@ -3,6 +3,7 @@
 import re
 import tracemalloc
 import warnings
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ import numpy as np
 import pytest
 from tokenizers.processors import TemplateProcessing
 
+import embedge.streaming
+import embedge.text.overflow
 import embedge.text.tokenizer
 from embedge import Encoder, OptionError, TextError, TextTooLongError, TruncationWarning
 from embedge.similarity import unit
-from embedge.text.overflow import mean_of_windows, sequences
+from embedge.text.overflow import TextVectors, sequences
 from embedge.text.tokenizer import TextTokenizer
 
 from . import tiny
@@ -157,12 +160,63 @@ def test_mean_does_not_depend_on_neighbours_nor_threads(default: Encoder) -> Non
 def test_weighted_means_by_hand() -> None:
     """Three texts of one, two and one windows: (3 (1, 0) + 1 (0, 1)) / 4 = (0.75, 0.25)."""
     vectors = np.array([[5, 5], [1, 0], [0, 1], [7, 7]], np.float32)
-    weights, first = np.array([1, 3, 1, 9]), np.array([True, True, False, True])
-    means = mean_of_windows(vectors, weights, first, normalize=False)
+    weights, last = np.array([1, 3, 1, 9]), np.array([True, False, True, True])
+    means = TextVectors(normalize=False).add(vectors, weights, last)
     np.testing.assert_array_equal(means, np.array([[5, 5], [0.75, 0.25], [7, 7]], np.float32))
-    scaled = mean_of_windows(vectors, weights, first, normalize=True)
+    scaled = TextVectors(normalize=True).add(vectors, weights, last)
     np.testing.assert_allclose(scaled[1], np.array([3, 1]) / 10**0.5, atol=1e-6)
     np.testing.assert_array_equal(scaled[[0, 2]], vectors[[0, 3]])
+
+
+def test_means_do_not_depend_on_how_the_windows_are_dealt_out() -> None:
+    """Also against NumPy's own mean of all windows at once."""
+    chance = np.random.default_rng(0)
+    vectors = chance.standard_normal((200, 5)).astype(np.float32)
+    weights, last = chance.integers(1, 250, 200), chance.random(200) < 0.1
+    last[-1] = True
+    whole = TextVectors(normalize=True).add(vectors, weights, last)
+    for size in (1, 3, 64):
+        texts = TextVectors(normalize=True)
+        parts = [slice(start, start + size) for start in range(0, 200, size)]
+        found = [texts.add(vectors[part], weights[part], last[part]) for part in parts]
+        np.testing.assert_array_equal(np.concatenate(found), whole)
+    starts = [0, *(np.flatnonzero(last)[:-1] + 1)]
+    sums = np.add.reduceat(vectors * weights[:, None].astype(np.float64), starts, axis=0)
+    means = unit((sums / np.add.reduceat(weights, starts)[:, None]).astype(np.float32))
+    single = np.diff(starts, append=200) == 1
+    means[single] = vectors[np.array(starts)[single]]
+    np.testing.assert_array_equal(whole, means)
+
+
+def test_windows_are_read_as_the_model_gets_to_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waits to be encoded does not grow with the text."""
+    monkeypatch.setattr(embedge.text.overflow, "_PART_TOKENS", 2**9)
+    monkeypatch.setattr(embedge.streaming, "_AHEAD_TOKENS", 2**11)
+    encoder = Encoder(tiny.write(tmp_path / "x.onnx"), threads=1)
+    pipeline = encoder._pipeline
+    read, windows, run = [0], pipeline.tokenizer.windows, pipeline.run
+    waiting: list[int] = []
+
+    def counted_windows(*arguments: Any) -> Iterator[Any]:
+        for window in windows(*arguments):
+            read[0] += 1
+            yield window
+
+    def counted_run(ids: Any) -> Any:
+        waiting.append(read[0])
+        read[0] -= len(ids)
+        return run(ids)
+
+    monkeypatch.setattr(pipeline.tokenizer, "windows", counted_windows)
+    monkeypatch.setattr(pipeline, "run", counted_run)
+    text = "a b c cab " * 5_000  # 5,000 windows of 8 tokens
+    found = encoder.encode(["b", text, "a"], overflow="mean")
+    assert len(waiting) > 100
+    assert max(waiting) < 1_000
+    monkeypatch.undo()
+    np.testing.assert_array_equal(found, encoder.encode(["b", text, "a"], overflow="mean"))
 
 
 @pytest.mark.parametrize("overflow", ["cut", "", None, "TRUNCATE"])
@@ -176,17 +230,33 @@ def test_an_overflow_that_there_is_not_is_refused(encoder: Encoder, overflow: An
 
 def test_sequences_know_their_texts() -> None:
     tokenizer = TextTokenizer(tiny.TOKENIZER, 4)
-    fitted = sequences(tokenizer, ["a", "a b a b b", ""], 0, "mean")
+    (fitted,) = sequences(tokenizer, ["a", "a b a b b", ""], 0, "mean")
     assert [list(ids) for ids in fitted.ids] == [
         [CLS, A, SEP], [CLS, A, B, SEP], [CLS, A, B, SEP], [CLS, B, SEP], [CLS, SEP]
     ]  # fmt: skip
-    assert fitted.first.tolist() == [True, True, False, False, True]
+    assert fitted.last.tolist() == [True, False, False, True, True]
     assert fitted.cut == 0
+
+
+def test_sequences_come_in_parts_of_bounded_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is before an error as well."""
+    monkeypatch.setattr(embedge.text.overflow, "_PART_TOKENS", 8)
+    tokenizer = TextTokenizer(tiny.TOKENIZER, 4)
+    found = sequences(tokenizer, ["a", "a b a b b", "b", "\ud800"], 0, "mean")
+    for ids, last in (
+        ([[CLS, A, SEP], [CLS, A, B, SEP], [CLS, A, B, SEP]], [True, False, False]),
+        ([[CLS, B, SEP], [CLS, B, SEP]], [True, True]),
+    ):
+        part = next(found)
+        assert [list(row) for row in part.ids] == ids
+        assert part.last.tolist() == last
+    with pytest.raises(TextError, match=r"text 3 holds a lone surrogate"):
+        next(found)
 
 
 def test_weights_are_the_tokens_of_the_text() -> None:
     tokenizer = TextTokenizer(tiny.TOKENIZER, 5)
-    fitted = sequences(tokenizer, ["b", "cab b a"], 0, "mean", "a ")
+    (fitted,) = sequences(tokenizer, ["b", "cab b a"], 0, "mean", "a ")
     assert [list(ids) for ids in fitted.ids] == [
         [CLS, A, B, SEP], [CLS, A, C, PART_A, SEP], [CLS, A, PART_B, B, SEP], [CLS, A, A, SEP]
     ]  # fmt: skip
@@ -217,7 +287,7 @@ def test_a_long_text_is_read_only_until_it_is_too_long(
 
     monkeypatch.setattr(tokenizer, "_encode", noted)
     try:
-        sequences(tokenizer, ["a " * 1000], 0, overflow)
+        list(sequences(tokenizer, ["a " * 1000], 0, overflow))
     except TextTooLongError:
         assert overflow == "error"
     assert len(read) == 1
@@ -228,9 +298,12 @@ def test_a_long_text_is_read_only_until_it_is_too_long(
     [
         lambda tokenizer, text: tokenizer.count([text]),
         lambda tokenizer, text: sum(1 for _ in tokenizer.windows(text)),
-        lambda tokenizer, text: sequences(tokenizer, [text], 0, "truncate"),
+        lambda tokenizer, text: list(sequences(tokenizer, [text], 0, "truncate")),
+        lambda tokenizer, text: sum(
+            len(part.ids) for part in sequences(tokenizer, [text], 0, "mean")
+        ),
     ],
-    ids=["count", "windows", "truncate"],
+    ids=["count", "windows", "truncate", "mean"],
 )
 def test_memory_does_not_grow_with_the_length_of_a_text(work: Any) -> None:
     """A list of a million token ids would be 8 MB of references and 28 MB of integers."""

@@ -193,7 +193,8 @@ class SentenceTransformer:
 
         Raises TextError as `encode` does.
         """
-        rows = self.encoder._pipeline.tokenize(list(texts), 0, "truncate", "").ids
+        parts = self.encoder._pipeline.tokenize(list(texts), 0, "truncate", "")
+        rows = [ids for part in parts for ids in part.ids]
         shape = (len(rows), max(map(len, rows), default=0))
         pad = self.encoder.info["transformer"]["pad_id"] or 0
         input_ids, mask = np.full(shape, pad, np.int64), np.zeros(shape, np.int64)

@@ -24,13 +24,13 @@ class TokenSequence(NamedTuple):
     Attributes:
         number: its place among all sequences of the call.
         ids: token ids with special tokens, int32 (length,).
-        first: it is the first of its text.
+        last: it is the last of its text.
         weight: its weight in the mean of its text's windows.
     """
 
     number: int
     ids: NDArray[np.int32]
-    first: bool
+    last: bool
     weight: int = 1
 
 

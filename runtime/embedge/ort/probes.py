@@ -89,7 +89,8 @@ class Encodes(Protocol):
 
 def probe_ids(tokenizer: TextTokenizer, prompt: str, text: str) -> tuple[int, ...]:
     """The token ids that the graph is given for a probe with the text of its ``prompt``."""
-    return tuple(sequences(tokenizer, [text], 0, "truncate", prompt).ids[0])
+    (fitted,) = sequences(tokenizer, [text], 0, "truncate", prompt)
+    return tuple(fitted.ids[0])
 
 
 def verify(file: ModelFile, encoder: Encodes) -> SelfTestResult:
@@ -163,6 +164,6 @@ class _SessionEncoder:
         settings = self.file.settings
         name = settings.default_prompt if prompt is None else prompt
         front = settings.prompts[name] if name else ""
-        fitted = ort_call(partial(sequences, self.tokenizer, texts, 0, "truncate", front))
-        rows = [self.session.run(np.array([ids] * self.batch, np.int64))[-1] for ids in fitted.ids]
+        ids = [ort_call(partial(probe_ids, self.tokenizer, front, text)) for text in texts]
+        rows = [self.session.run(np.array([row] * self.batch, np.int64))[-1] for row in ids]
         return np.stack(rows)  # (n, dim)

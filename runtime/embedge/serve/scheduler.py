@@ -7,7 +7,7 @@ vectors of a single-request call. Workers that have nothing to do block on a con
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Self
@@ -17,7 +17,7 @@ import numpy as np
 from embedge.encoder import Encoder
 from embedge.errors import EmbedgeError
 from embedge.ort.batching import TOKEN_BUDGET
-from embedge.pipeline import Vectors
+from embedge.pipeline import Pipeline, Vectors
 from embedge.serve.requests import CancelledError, Request
 from embedge.text.overflow import Sequences
 
@@ -43,29 +43,60 @@ Done = Callable[[Result | EmbedgeError], None]
 class Job:
     """A request on its way. Its scheduler's lock guards everything that changes."""
 
-    def __init__(self, request: Request, done: Done) -> None:
-        self.request, self.done = request, done
-        self.vectors = np.empty((len(request.texts), request.dim), np.float32)
-        self.tokens = self.truncated = 0
-        self.tokenized = 0  # texts, from the first
+    def __init__(self, pipeline: Pipeline, request: Request, done: Done) -> None:
+        self.done = done
+        self.results = _Results(pipeline, request)
+        self.parts = _parts(pipeline, request)
+        self.part_count = 0
+        self.untokenized = len(request.texts)  # texts whose last sequence has not come
         self.tokenizing = False
-        self.left = len(request.texts)  # texts without a vector
+        self.tokens = self.truncated = 0
         self.waiting: dict[int, deque[tuple[_Part, int]]] = {}  # by length: sequences of parts
         self.waiting_count = 0
         self.queued = self.over = False
 
     def may_tokenize(self) -> bool:
-        """Whether a worker may tokenize the next texts."""
-        more = self.tokenized < len(self.request.texts)
+        """Whether a worker may tokenize the next part."""
+        more = self.untokenized > 0
         return more and not self.tokenizing and self.waiting_count < _SEQUENCES_AHEAD
+
+
+class _Results:
+    """The vectors of a job: parts that were finished in any order, put in the order of the texts.
+
+    Attributes:
+        vectors: float32 (texts, dim), of which the first ``given`` are there.
+    """
+
+    def __init__(self, pipeline: Pipeline, request: Request) -> None:
+        self._pipeline = pipeline
+        self._texts = pipeline.text_vectors()
+        self._lock = threading.Lock()
+        self._finished: dict[int, _Part] = {}
+        self._next = 0  # the first part that was not taken
+        self.vectors = np.empty((len(request.texts), request.dim), np.float32)
+        self.given = 0
+
+    def add(self, part: "_Part") -> bool:
+        """Keep a part whose vectors are there; returns whether it made the last text complete."""
+        count, dim = self.vectors.shape
+        with self._lock:
+            self._finished[part.number] = part
+            while self._next in self._finished:
+                part = self._finished.pop(self._next)
+                self._next += 1
+                found = self._pipeline.finish(self._texts, part.fitted, part.vectors, dim)
+                self.vectors[self.given : self.given + len(found)] = found
+                self.given += len(found)
+            return self.given == count
 
 
 @dataclass
 class _Part:
-    """Texts of a job that were tokenized together, and the vectors of their sequences."""
+    """Sequences of a job that were tokenized together, and their vectors."""
 
     job: Job
-    start: int
+    number: int
     fitted: Sequences
     vectors: Vectors = field(init=False)  # (sequences, model's dim)
     left: int = field(init=False)  # sequences without a vector
@@ -109,7 +140,7 @@ class Scheduler:
 
     def submit(self, request: Request, done: Done) -> Job:
         """Encode a request; ``done`` is called once, on a worker's thread, or on this one."""
-        job = Job(request, done)
+        job = Job(self._pipeline, request, done)
         with self._changed:
             self._active.add(job)
             self._queue(job)
@@ -136,9 +167,8 @@ class Scheduler:
             job.queued = False
             if job.may_tokenize():
                 job.tokenizing = True
-                start, job.tokenized = job.tokenized, _end_of_turn(job.request.texts, job.tokenized)
                 self._queue(job)
-                return partial(self._tokenize, job, start, job.tokenized)
+                return partial(self._tokenize, job)
             if job.waiting:
                 batch = self._take(job)
                 self._queue(job)
@@ -176,12 +206,9 @@ class Scheduler:
                     self._changed.wait()
             work()
 
-    def _tokenize(self, job: Job, start: int, end: int) -> None:
-        request = job.request
-        texts = request.texts[start:end]
+    def _tokenize(self, job: Job) -> None:
         try:
-            fitted = self._pipeline.tokenize(texts, start, request.overflow, request.prompt)
-            part = _Part(job, start, fitted)
+            part = _Part(job, job.part_count, next(job.parts))
         except Exception as error:
             self._end(job, _own(error))
             return
@@ -191,6 +218,8 @@ class Scheduler:
             job.tokenizing = False
             if job.over:
                 return
+            job.part_count += 1
+            job.untokenized -= int(part.fitted.last.sum())
             job.truncated += part.fitted.cut
             for index, ids in enumerate(part.fitted.ids):
                 job.waiting.setdefault(len(ids), deque()).append((part, index))
@@ -219,18 +248,13 @@ class Scheduler:
             self._finish(part)
 
     def _finish(self, part: _Part) -> None:
-        job = part.job
         try:
-            vectors = self._pipeline.finish(part.fitted, part.vectors, job.request.dim)
+            is_last = part.job.results.add(part)
         except Exception as error:
-            self._end(job, _own(error))
+            self._end(part.job, _own(error))
             return
-        job.vectors[part.start : part.start + len(vectors)] = vectors
-        with self._changed:
-            job.left -= len(vectors)
-            left = job.left
-        if left == 0:
-            self._end(job)
+        if is_last:
+            self._end(part.job)
 
     def _end(self, job: Job, error: EmbedgeError | None = None) -> None:
         """Answer a job, unless it was answered."""
@@ -243,7 +267,17 @@ class Scheduler:
             self._active.discard(job)
             if self._closing and not self._active:
                 self._changed.notify_all()
-        job.done(error or Result(job.vectors, job.tokens, job.truncated))
+        job.done(error or Result(job.results.vectors, job.tokens, job.truncated))
+
+
+def _parts(pipeline: Pipeline, request: Request) -> Iterator[Sequences]:
+    """The token ids of a request, some texts at a time, or some windows of a long one."""
+    texts, start = request.texts, 0
+    while start < len(texts):
+        end = _end_of_turn(texts, start)
+        some = texts[start:end]
+        yield from pipeline.tokenize(some, start, request.overflow, request.prompt)
+        start = end
 
 
 def _end_of_turn(texts: list[str], start: int) -> int:

@@ -118,8 +118,10 @@ class TextTokenizer:
 
         Raises:
             TextTooLongError: the prompt fills a window.
-            TextError: as `ids`.
+            TextError: as `ids`; before the first window, wherever in the text the reason is.
         """
+        if not all(map(_is_unicode, _pieces(text))):
+            _check_unicode(text, position)
         front: list[int] | None = None
         run: list[int] = []
         boundary = 0  # where the last word of the run starts
