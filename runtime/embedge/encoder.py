@@ -6,14 +6,14 @@ from typing import cast, overload
 
 import numpy as np
 
-from embedge.documents import encode_in_context, split_to_fit
+from embedge.documents import Stretch, encode_in_context, split_to_fit
 from embedge.explain import Explanation, Of, check_of, explain
 from embedge.loaded import LoadedModel
 from embedge.pipeline import Vectors
 from embedge.progress import Progress, check_progress
 from embedge.similarity import similarity
 from embedge.streaming import Request, encode_all, encode_stream
-from embedge.text.inputs import iterate, windows
+from embedge.text.inputs import check_text, iterate, windows
 from embedge.text.overflow import Overflow, check_overflow
 from embedge.text.passages import Passage
 from embedge.text.prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS, first_prompt
@@ -202,8 +202,8 @@ class Encoder(LoadedModel):
         parts = self.passages(text) if parts is None else parts
         if not context:
             return self.encode_document([part.text for part in parts])
-        front = self._front(DOCUMENT_PROMPTS)
-        return encode_in_context(self._pipeline, text, front, parts, self._dim)
+        stretches, front = [Stretch(check_text(text, 0), parts)], self._front(DOCUMENT_PROMPTS)
+        return encode_in_context(self._pipeline, stretches, front, self._dim, self._threads)
 
     @overload
     def explain(  # type: ignore[overload-overlap]

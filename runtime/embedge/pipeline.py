@@ -17,7 +17,7 @@ from embedge.ort.fork_guard import ort_call
 from embedge.ort.memory import release_free_memory
 from embedge.similarity import check_vectors, shorten
 from embedge.text.overflow import Overflow, Sequences, TextVectors, sequences
-from embedge.text.tokenizer import TextTokenizer, Token
+from embedge.text.tokenizer import PlacedTokens, TextTokenizer, Token
 
 if TYPE_CHECKING:
     from embedge.ort.session import Session  # with it onnxruntime, which `import embedge` leaves
@@ -64,6 +64,10 @@ class Pipeline:
     def tokens(self, text: str) -> list[Token]:
         """The tokens of a text without special tokens; raises as `TextTokenizer.tokens` does."""
         return ort_call(partial(self.tokenizer.tokens, text))
+
+    def placed(self, text: str) -> PlacedTokens:
+        """The token ids of a text and their places; raises as `TextTokenizer.placed` does."""
+        return ort_call(partial(self.tokenizer.placed, text))
 
     def run(self, ids: Sequence[Sequence[int] | NDArray[np.int32]]) -> Vectors:
         """Vectors of one micro-batch of equally long sequences, float32 (batch, model's dim)."""

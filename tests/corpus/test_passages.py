@@ -131,9 +131,9 @@ def test_stretches_of_a_long_document(
     read: list[int] = []
     encode = embedge.documents.encode_in_context
 
-    def count(pipeline: Any, text: str, *arguments: Any) -> Any:
-        read.append(len(text))
-        return encode(pipeline, text, *arguments)
+    def count(pipeline: Any, stretches: Any, *arguments: Any) -> Any:
+        read.extend(len(stretch.text) for stretch in stretches)
+        return encode(pipeline, stretches, *arguments)
 
     monkeypatch.setattr(passages, "_STRETCH", 200)
     monkeypatch.setattr(passages, "_LEAD", 60)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from embedge import Encoder, OptionError, TextError
+from embedge.documents import Stretch, encode_in_context
 from embedge.text.passages import Passage
 
 SENTENCES = "The committee met again. Lentil soup is on the menu. It rains in Zurich today. "
@@ -91,6 +92,34 @@ def test_context_against_the_token_vectors_themselves(default: Encoder) -> None:
         mean = rows[begin:end].mean(0)
         np.testing.assert_allclose(vector, mean / np.linalg.norm(mean), atol=1e-6)
         begin = end
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_windows_of_equal_length_run_together_and_give_the_same_bits(
+    default: Encoder, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    """Five texts of 23 tokens, and one that is read in several windows of 256."""
+    pipeline, front = default._pipeline, ""
+    long = "".join(f"{number} of {SENTENCES}" for number in range(40))
+    texts = [SENTENCES, SENTENCES.upper(), long, *(SENTENCES.replace("soup", w) for w in "abc")]
+    stretches = [Stretch(text, default.passages(text, 16)) for text in texts]
+    alone = [encode_in_context(pipeline, [one], front, 384, 1) for one in stretches]
+    shapes: list[tuple[int, int]] = []
+    token_vectors = pipeline.session.token_vectors
+
+    def noted(ids: Any) -> Any:
+        shapes.append(ids.shape)
+        return token_vectors(ids)
+
+    monkeypatch.setattr(pipeline.session, "token_vectors", noted)
+    done: list[int] = []
+    together = encode_in_context(pipeline, stretches, front, 384, threads, done.append)
+    np.testing.assert_array_equal(together, np.concatenate(alone))
+    windows = sum(rows for rows, _ in shapes)
+    assert [rows for rows, length in shapes if length == 256] == [1] * (windows - 6)
+    assert max(rows for rows, _ in shapes) > 1
+    assert done == sorted(done)
+    assert done[-1] == len(together)
 
 
 def test_without_context_a_passage_is_a_text_of_its_own(default: Encoder) -> None:

@@ -25,6 +25,7 @@ class GatedPipeline:
         self._pipeline = encoder._pipeline
         self.settings = encoder._pipeline.settings
         self.tokenize, self.finish = self._pipeline.tokenize, self._pipeline.finish
+        self.text_vectors = self._pipeline.text_vectors
         self.batches: list[list[list[int]]] = []  # that were begun
         self.fault: Exception | None = None
         self._begun, self._free = threading.Semaphore(0), threading.Semaphore(0)

@@ -9,7 +9,7 @@ import numpy as np
 
 from embedge.corpus.inputs import Corpus
 from embedge.corpus.journal import State
-from embedge.corpus.passages import COLUMNS, PassageOptions, Splitter, encode_stretch
+from embedge.corpus.passages import COLUMNS, PassageOptions, Splitter, encode_stretches
 from embedge.corpus.rows import BadRow, Id, Row
 from embedge.encoder import Encoder
 from embedge.pipeline import Vectors
@@ -153,15 +153,15 @@ def _vectors(
     )
     if single:
         found[single] = distinct[[place[rows[i].text] for i in single]]
-    stretch, of_stretch = None, distinct
-    for i, row in enumerate(rows):
-        if row.within is None:
-            continue
-        if row.within[0] is not stretch:
-            stretch = row.within[0]
-            of_stretch = encode_stretch(encoder, stretch, prompt)
-            encoded(i, len(rows))
-        found[i] = of_stretch[row.within[1]]
+    within = [(i, row.within) for i, row in enumerate(rows) if row.within is not None]
+    stretches = list(dict.fromkeys(stretch for _, (stretch, _) in within))
+    if stretches:
+        sizes = [len(stretch.parts) for stretch in stretches]
+        first = dict(zip(stretches, np.cumsum([0, *sizes]).tolist(), strict=False))
+        vectors = encode_stretches(
+            encoder, stretches, prompt, lambda done: encoded(len(single) + done, len(rows))
+        )
+        found[[i for i, _ in within]] = vectors[[first[s] + number for _, (s, number) in within]]
     return found
 
 

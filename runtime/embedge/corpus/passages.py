@@ -1,13 +1,13 @@
 """A corpus of documents to one of passages: a row for each, and for the document where asked."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from embedge.corpus.rows import BadRow, Row, Stretch
-from embedge.documents import encode_in_context, split_to_fit
+from embedge.corpus.rows import BadRow, Row
+from embedge.documents import Stretch, encode_in_context, split_to_fit
 from embedge.encoder import Encoder
-from embedge.similarity import Vectors
+from embedge.pipeline import Vectors
 from embedge.text.passages import Passage
 
 COLUMNS = ("passage", "start", "end")  # that a row of passages has besides its id
@@ -91,13 +91,18 @@ class Splitter:
             yield row._replace(text=part.text, columns=columns, within=within)
 
 
-def encode_stretch(encoder: Encoder, stretch: Stretch, prompt: str | None) -> Vectors:
-    """Vectors of all passages of a stretch, each in its context, float32 (passages, dim).
+def encode_stretches(
+    encoder: Encoder,
+    stretches: Sequence[Stretch],
+    prompt: str | None,
+    encoded: Callable[[int], object],
+) -> Vectors:
+    """Vectors of all passages of some stretches, in context, float32 (passages, dim).
 
     Raises OptionError where the model does not pool by the mean.
     """
-    front = encoder._prompt(prompt)
-    return encode_in_context(encoder._pipeline, stretch.text, front, stretch.parts, encoder.dim)
+    front, threads = encoder._prompt(prompt), encoder._threads
+    return encode_in_context(encoder._pipeline, stretches, front, encoder.dim, threads, encoded)
 
 
 def _stretches(

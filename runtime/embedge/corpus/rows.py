@@ -6,22 +6,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from embedge.text.passages import Passage
+from embedge.documents import Stretch
 
 Id = int | str
-
-
-@dataclass(frozen=True, eq=False)
-class Stretch:
-    """What the model reads of a document at once, and the passages whose vectors come from it.
-
-    Attributes:
-        text: a slice of the document; all of it, unless it is very long.
-        parts: the passages, at their places in ``text``.
-    """
-
-    text: str
-    parts: tuple[Passage, ...]
 
 
 class Row(NamedTuple):

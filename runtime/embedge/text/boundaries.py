@@ -52,8 +52,8 @@ def word_ends(text: str) -> Iterator[int]:
             yield found.end()
 
 
-def is_cluster_start(text: str, position: int) -> bool:
-    """Whether a cut before ``position`` splits no grapheme cluster.
+def is_cluster_start(text: str, position: int, begin: int = 0) -> bool:
+    """Whether a cut before ``position`` splits no grapheme cluster of the text from ``begin`` on.
 
     Kept together (rules GB3 to GB13): combining marks and variation selectors with their base,
     sequences with a zero-width joiner, emoji with a skin tone, pairs of regional indicators,
@@ -67,7 +67,7 @@ def is_cluster_start(text: str, position: int) -> bool:
     if before == _JOINER or after == _JOINER or _extends(after):
         return False
     if _is_regional(before) and _is_regional(after):
-        return _regionals_before(text, position) % 2 == 0
+        return _regionals_before(text, position, begin) % 2 == 0
     return not _continues_syllable(before, after)
 
 
@@ -86,9 +86,9 @@ def _is_regional(character: str) -> bool:
     return "\U0001f1e6" <= character <= "\U0001f1ff"
 
 
-def _regionals_before(text: str, position: int) -> int:
+def _regionals_before(text: str, position: int, begin: int) -> int:
     count = 0
-    while count < position and _is_regional(text[position - 1 - count]):
+    while count < position - begin and _is_regional(text[position - 1 - count]):
         count += 1
     return count
 

@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from embedge.errors import OptionError, is_integer
 from embedge.text.boundaries import is_cluster_start, sentence_ends, word_ends
 
-# The character at which each token of a string starts, in ascending order.
-TokenStarts = Callable[[str], Sequence[int]]
-
 # Characters that are tokenized at a time, so that memory does not grow with the text.
 _CHUNK_CHARACTERS = 2**16
 # One character may be several tokens (bytes, parts of an emoji): with less room none might fit.
@@ -25,6 +22,19 @@ class Passage:
     end: int
 
 
+@dataclass(frozen=True)
+class Tokens:
+    """Tokenizes slices of a text, without special tokens.
+
+    Attributes:
+        starts: gives the character at which each token starts, in ascending order.
+        count: gives how many tokens there are.
+    """
+
+    starts: Callable[[str], Sequence[int]]
+    count: Callable[[str], int]
+
+
 def check_limits(limit: int, overlap: int) -> None:
     """Raise OptionError unless passages of ``limit`` tokens may share ``overlap`` of them."""
     if limit < _MIN_LIMIT:
@@ -38,7 +48,7 @@ def check_limits(limit: int, overlap: int) -> None:
         )
 
 
-def split(text: str, starts: TokenStarts, limit: int, overlap: int = 0) -> Iterator[Passage]:
+def split(text: str, tokens: Tokens, limit: int, overlap: int = 0) -> Iterator[Passage]:
     """Yield the passages of a text, each of at most ``limit`` tokens by itself.
 
     A passage ends at the last sentence end that fits, else at the last word end, else before the
@@ -47,16 +57,16 @@ def split(text: str, starts: TokenStarts, limit: int, overlap: int = 0) -> Itera
 
     Args:
         text: any str.
-        starts: tokenizes a slice of it, without special tokens.
+        tokens: tokenizes slices of it.
         limit: tokens of a passage, as `check_limits` accepts it.
         overlap: a passage begins up to so many tokens before the end of the one before it, at the
             start of a sentence or a word.
     """
     begin = end = 0
-    chunk = _Chunk(text, 0, starts)
+    chunk = _Chunk(text, 0, tokens)
     while not chunk.holds_the_rest(begin, limit):
         if chunk.is_nearly_used_up(begin, limit) and begin > chunk.start:
-            chunk = _Chunk(text, begin, starts)
+            chunk = _Chunk(text, begin, tokens)
             continue
         end = chunk.cut(begin, end, limit)
         yield Passage(text[begin:end], begin, end)
@@ -67,11 +77,11 @@ def split(text: str, starts: TokenStarts, limit: int, overlap: int = 0) -> Itera
 class _Chunk:
     """A stretch of the text with its tokens and boundaries; all positions are the text's."""
 
-    def __init__(self, text: str, start: int, starts: TokenStarts) -> None:
+    def __init__(self, text: str, start: int, tokens: Tokens) -> None:
         piece = text[start : start + _CHUNK_CHARACTERS]
         self.start, self._end = start, start + len(piece)
-        self._text, self._starts = text, starts
-        self._tokens = [start + position for position in starts(piece)]
+        self._text, self._count = text, tokens.count
+        self._tokens = [start + position for position in tokens.starts(piece)]
         self._sentences = [start + position for position in sentence_ends(piece)]
         self._words = [start + position for position in word_ends(piece)]
 
@@ -79,7 +89,7 @@ class _Chunk:
         """Whether the text from ``begin`` ends in this chunk and fits into one passage."""
         if self._end < len(self._text) or self._left(begin) > limit:
             return False
-        return len(self._starts(self._text[begin:])) <= limit
+        return self._count(self._text[begin:]) <= limit
 
     def is_nearly_used_up(self, begin: int, limit: int) -> bool:
         """Whether a passage from ``begin`` might reach beyond the end of this chunk."""
@@ -91,9 +101,9 @@ class _Chunk:
         while True:
             index = bisect_left(self._tokens, begin) + room
             most = self._tokens[index] if index < len(self._tokens) else self._end
-            end = self._boundary(past, max(most, past + 1))
+            end = self._boundary(begin, past, max(most, past + 1))
             # A slice by itself may have a token more than where it stood.
-            excess = len(self._starts(self._text[begin:end])) - limit
+            excess = self._count(self._text[begin:end]) - limit
             if excess <= 0 or end == past + 1:
                 return end
             room = max(1, room - excess)
@@ -113,13 +123,13 @@ class _Chunk:
     def _left(self, begin: int) -> int:
         return len(self._tokens) - bisect_left(self._tokens, begin)
 
-    def _boundary(self, past: int, most: int) -> int:
-        """The best place to cut in ``past`` < place <= ``most``."""
+    def _boundary(self, begin: int, past: int, most: int) -> int:
+        """The best place to cut a passage from ``begin`` in ``past`` < place <= ``most``."""
         for boundaries in (self._sentences, self._words):
             index = bisect_right(boundaries, most) - 1
             if index >= 0 and boundaries[index] > past:
                 return boundaries[index]
         place = most
-        while place > past + 1 and not is_cluster_start(self._text, place):
+        while place > past + 1 and not is_cluster_start(self._text, place, begin):
             place -= 1
-        return place if is_cluster_start(self._text, place) else most
+        return place if is_cluster_start(self._text, place, begin) else most

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 from embedge.errors import ModelError, TextError, TextTooLongError, resource_errors
@@ -42,6 +44,13 @@ class Window(NamedTuple):
 
     prompt: list[int]
     ids: list[int]
+
+
+class PlacedTokens(NamedTuple):
+    """Tokens of a text: ids, int32 (tokens,), and first characters, int64 (tokens,), ascending."""
+
+    ids: NDArray[np.int32]
+    starts: NDArray[np.int64]
 
 
 class TextTokenizer:
@@ -182,6 +191,17 @@ class TextTokenizer:
             offset += len(piece)
             words += max(numbers, default=-1) + 1
         return found
+
+    def placed(self, text: str, position: int = 0) -> PlacedTokens:
+        """The token ids of a text and where each begins, as arrays; otherwise as `tokens`."""
+        ids, starts = [np.empty(0, np.int32)], [np.empty(0, np.int64)]
+        offset = 0
+        for piece in _pieces(text):
+            (encoding,) = self._encode([piece], [text], position)
+            ids.append(np.array(encoding.ids, np.int32))
+            starts.append(np.array([start for start, _ in encoding.offsets], np.int64) + offset)
+            offset += len(piece)
+        return PlacedTokens(np.concatenate(ids), np.concatenate(starts))
 
     def wrap(self, ids: Sequence[int]) -> list[int]:
         """Put the special tokens around at most ``capacity`` ids."""
