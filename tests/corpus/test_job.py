@@ -590,6 +590,22 @@ def test_a_file_that_appears_while_the_output_is_written_is_not_overwritten(
     assert embed_corpus(encoder, corpus({"a.jsonl": LINES}), output, force=True).texts == 100
 
 
+def test_vectors_never_stand_beside_the_metadata_of_others(
+    corpus: MakeCorpus, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, metadata = tmp_path / "v.npy", tmp_path / "v.npy.json"
+    embed_corpus(encoder, corpus({"a.txt": "a\nb"}), output)
+    moved: list[tuple[str, bool]] = []
+
+    def watched(source: Path, target: Path) -> None:
+        moved.append((target.name, metadata.exists()))
+        corpus_files.replace(source, target)
+
+    monkeypatch.setattr(publish, "replace", watched)
+    embed_corpus(encoder, corpus({"a.txt": "a\nb\nc"}), output, force=True)
+    assert moved == [("v.npy", False), ("v.npy.json", False)]
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")
 def test_permissions_are_kept_and_links_followed(
     corpus: MakeCorpus, encoder: Encoder, tmp_path: Path

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from embedge import Encoder, ModelError
 from embedge.modelfile.file import read
 from embedge.modelfile.probe import Probe
-from embedge.ort.probes import SelfTestResult, verify
+from embedge.ort.probes import ProbeResult, SelfTestResult, verify
 
 from . import tiny
 
@@ -46,6 +46,13 @@ def test_one_wrong_vector_is_enough(tmp_path: Path, output: NDArray[np.float32])
 
 def test_lengths_do_not_matter_to_a_cosine(tmp_path: Path) -> None:
     assert result_of(tmp_path, tiny.probe("a b", tiny.A_B, tiny.A_B * 1000)).holds
+
+
+def test_a_cosine_of_the_bound_itself_holds() -> None:
+    def holds(cosine: float) -> bool:
+        return ProbeResult("a", None, same_ids=True, output=cosine, reference=1).holds
+
+    assert [holds(cosine) for cosine in (0.999, 0.99899, 1)] == [True, False, True]
 
 
 def test_other_token_ids_are_said_before_other_vectors(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+import threading
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -102,6 +103,35 @@ def test_options_reach_onnxruntime(cuda: Any, tmp_path: Path) -> None:
     expected = [("CUDAExecutionProvider", {"device_id": "1"}), ("CPUExecutionProvider", {})]
     assert cuda["given"] == [expected]
     assert cuda["no fallback"]
+
+
+@pytest.mark.parametrize(("name", "concurrent"), [("cuda", True), ("coreml", False)])
+def test_providers_that_need_it_run_one_call_at_a_time(
+    name: str, concurrent: bool, cuda: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(
+        ort, "get_available_providers", lambda: [PROVIDERS[name].name, "CPUExecutionProvider"]
+    )
+    monkeypatch.setattr(providers, "_devices", lambda provider: iter(()))
+    session = Session(read(file_of(tmp_path)), name)
+    meeting = threading.Barrier(2)
+    met = []
+
+    def wait_for_the_other(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        try:
+            met.append(meeting.wait(timeout=60 if concurrent else 0.5) >= 0)
+        except threading.BrokenBarrierError:
+            met.append(False)
+        return vectors
+
+    cuda["run"] = wait_for_the_other
+    ids = np.array([[tiny.CLS, tiny.A, tiny.SEP]])
+    calls = [threading.Thread(target=session.run, args=(ids,)) for _ in range(2)]
+    for call in calls:
+        call.start()
+    for call in calls:
+        call.join()
+    assert met == [concurrent] * 2
 
 
 def test_coreml_is_given_its_better_format(monkeypatch: pytest.MonkeyPatch) -> None:
