@@ -126,6 +126,7 @@ run, select = pipeline.run, selectors.DefaultSelector.select
 
 class Gated:
     settings, tokenize, finish = pipeline.settings, pipeline.tokenize, pipeline.finish
+    text_vectors = pipeline.text_vectors
     def run(self, ids):
         print("runs", flush=True)
         sys.stdin.readline()
