@@ -132,52 +132,40 @@ _MODERN = (
 )
 _FULL = {"prompts": PROMPTS, "default_prompt_name": None, "similarity_fn_name": "dot"}
 _LIMIT = {"max_seq_length": 64, "do_lower_case": False}
+# What 2 to 5.0 have in common, and what 5.7 and later.
+_EARLY: Files = {
+    "modules.json": _MODELS,
+    "sentence_bert_config.json": _LIMIT,
+    "1_Pooling/config.json": _MORE_BOOLEANS,
+    "2_Dense/config.json": _LINEAR,
+    **_FOUR,
+}
+_LATE: Files = {
+    "sentence_bert_config.json": _FORWARD,
+    "1_Pooling/config.json": _MODES,
+    "2_Dense/config.json": _LATER_LINEAR,
+}
+_SETTINGS = "config_sentence_transformers.json"
+_TYPED = {"model_type": "SentenceTransformer", **_FULL}
 VERSIONS: dict[str, Files] = {
     "2": {
-        "modules.json": _MODELS,
-        "config_sentence_transformers.json": settings("2.2.2", "4.20.1"),
-        "sentence_bert_config.json": _LIMIT,
+        **_EARLY,
+        _SETTINGS: settings("2.2.2", "4.20.1"),
         "1_Pooling/config.json": _BOOLEANS,
-        "2_Dense/config.json": _LINEAR,
-        **_FOUR,
     },
-    "4": {
-        "modules.json": _MODELS,
-        "config_sentence_transformers.json": settings("4.1.0", "4.51.3", **_FULL),
-        "sentence_bert_config.json": _LIMIT,
-        "1_Pooling/config.json": _MORE_BOOLEANS,
-        "2_Dense/config.json": _LINEAR,
-        **_FOUR,
-    },
-    "5.0": {
-        "modules.json": _MODELS,
-        "config_sentence_transformers.json": settings(
-            "5.0.0", "4.53.0", model_type="SentenceTransformer", **_FULL
-        ),
-        "sentence_bert_config.json": _LIMIT,
-        "1_Pooling/config.json": _MORE_BOOLEANS,
-        "2_Dense/config.json": _LINEAR,
-        **_FOUR,
-    },
+    "4": {**_EARLY, _SETTINGS: settings("4.1.0", "4.51.3", **_FULL)},
+    "5.0": {**_EARLY, _SETTINGS: settings("5.0.0", "4.53.0", **_TYPED)},
     "5.7": {
-        "modules.json": listed(*_MODERN, f"{_OWN}.modules.normalize.Normalize"),
-        "config_sentence_transformers.json": settings(
-            "5.7.0", "4.57.6", model_type="SentenceTransformer", **_FULL
-        ),
-        "sentence_bert_config.json": _FORWARD,
-        "1_Pooling/config.json": _MODES,
-        "2_Dense/config.json": _LATER_LINEAR,
+        **_LATE,
         **_FOUR,
+        "modules.json": listed(*_MODERN, f"{_OWN}.modules.normalize.Normalize"),
+        _SETTINGS: settings("5.7.0", "4.57.6", **_TYPED),
     },
     "6.2": {
-        "modules.json": listed(*_MODERN, f"{_BASE}.normalize.Normalize"),
-        "config_sentence_transformers.json": settings(
-            "6.2.0", "5.24.0", model_type="SentenceTransformer", **_FULL
-        ),
-        "sentence_bert_config.json": _FORWARD,
-        "1_Pooling/config.json": _MODES,
-        "2_Dense/config.json": _LATER_LINEAR,
+        **_LATE,
         **_FIVE,
+        "modules.json": listed(*_MODERN, f"{_BASE}.normalize.Normalize"),
+        _SETTINGS: settings("6.2.0", "5.24.0", **_TYPED),
     },
 }
 
