@@ -98,7 +98,7 @@ def test_context_against_the_token_vectors_themselves(default: Encoder) -> None:
 def test_windows_of_equal_length_run_together_and_give_the_same_bits(
     default: Encoder, monkeypatch: pytest.MonkeyPatch, threads: int
 ) -> None:
-    """Five texts of 23 tokens, and one that is read in several windows of 256."""
+    """Five texts of 21 tokens, and one that is read in several windows of 256."""
     pipeline, front = default._pipeline, ""
     long = "".join(f"{number} of {SENTENCES}" for number in range(40))
     texts = [SENTENCES, SENTENCES.upper(), long, *(SENTENCES.replace("soup", w) for w in "abc")]
