@@ -98,7 +98,7 @@ class Runner:
         if done.returncode or not result.is_file():
             lines = (done.stderr or done.stdout).strip().splitlines()
             raise JobError(lines[-1] if lines else f"ended with {done.returncode}")
-        return json.loads(result.read_text())  # type: ignore[no-any-return]
+        return json.loads(result.read_text())
 
     def make_reference(self, texts: Path) -> None:
         """Vectors of the texts named "quality", by sentence-transformers with torch in fp32."""

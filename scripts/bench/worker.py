@@ -69,7 +69,7 @@ def usual_in_ours(model: Path, threads: int) -> Encode:
     pipeline = encoder._pipeline
     options = _options(intra_op_threads(threads, encoder.dim), model.stat().st_size)
     session = InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-    pipeline._parts = (pipeline.tokenizer, _UsualSession(session))  # type: ignore[assignment]
+    pipeline._parts = (pipeline.tokenizer, _UsualSession(session))
     return encoder.encode
 
 

@@ -30,7 +30,7 @@ def main() -> int:
     installed = importlib.util.find_spec("atheris") is not None
     engine = options.engine or ("atheris" if installed else "own")
     if engine == "atheris":
-        import atheris
+        import atheris  # type: ignore[import-untyped]
 
         with atheris.instrument_imports(include=["embedge"]):
             import embedge.modelfile.file  # noqa: F401

@@ -22,14 +22,15 @@ from threading import Thread
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT))
+import numpy as np  # noqa: E402
+from tests.runtime import tiny  # noqa: E402
 
 from embedge.errors import ModelError  # noqa: E402
 from embedge.modelfile.file import fingerprint, parse  # noqa: E402
 from embedge.modelfile.protobuf import spans  # noqa: E402
 from embedge.modelfile.settings import ModelSettings  # noqa: E402
 from embedge.modelfile.validate import walk  # noqa: E402
-from runtime import tiny  # noqa: E402
 
 MOST_MEGABYTES = 2048  # resident, of a process that loads a mutant and encodes with it
 MOST_SECONDS = 30
@@ -64,7 +65,7 @@ def seeds() -> list[bytes]:
         tiny.node("Add", ["divisor", "zero"], "divisor too"),
         tiny.node("Div", ["mean", "divisor too"], "sentence_embedding"),
     )
-    constant = tiny.field(5, tiny.tensor("times", tiny.np.array([1, 2], tiny.np.int64)))
+    constant = tiny.field(5, tiny.tensor("times", np.array([1, 2], np.int64)))
     branch = tiny.graph(
         nodes=[tiny.node("Identity", ["mean"], "same")],
         inputs=(),
@@ -203,7 +204,7 @@ def _metadata(data: bytes, chance: random.Random) -> bytes:
     if not places:
         return data
     at = chance.choice(places)
-    pair = dict(_split(entries[at][1]))  # type: ignore[arg-type]
+    pair = dict(_split(entries[at][1]))
     key, value = (pair.get(n, b"") for n in (1, 2))
     if not isinstance(key, bytes) or not isinstance(value, bytes):
         return data
@@ -223,9 +224,7 @@ def _json(value: Any, chance: random.Random) -> Any:
     if chance.random() < 0.15 or not isinstance(value, dict | list) or not value:
         return chance.choice(_VALUES)
     changed = value.copy()
-    key = (
-        chance.choice(list(changed)) if isinstance(changed, dict) else chance.randrange(len(value))
-    )
+    key = chance.choice(list(changed) if isinstance(changed, dict) else range(len(value)))
     if chance.random() < 0.1:
         del changed[key]
     else:
