@@ -88,6 +88,20 @@ def test_weights_that_do_not_fit_are_refused_by_name(
         load(Recipe(str(folder)))
 
 
+def not_a_number(weights: Weights) -> Weights:
+    name = "encoder.layer.1.output.dense.bias"
+    return weights | {name: torch.full_like(weights[name], float("nan"))}
+
+
+def test_weights_that_are_no_numbers_are_refused_by_name(folder: Path) -> None:
+    weights = not_a_number(load_file(folder / "model.safetensors"))
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(
+        ExportError, match=r"1 weights hold values that are infinite.*layer\.1\.out"
+    ):
+        load(Recipe(str(folder)))
+
+
 def test_a_missing_pooler_is_no_loss(folder: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     kept = {name: w for name, w in weights.items() if not name.startswith("pooler.")}
@@ -481,6 +495,27 @@ def test_truncate_dim_is_the_dim_that_the_file_gives_unasked(folder: Path) -> No
     expected = model.encode("river", normalize_embeddings=True)
     np.testing.assert_allclose(encoder.encode("river"), expected, atol=2e-6)
     assert Encoder(folder.parent / "model.onnx", dim=24).encode("river").shape == (24,)
+
+
+@pytest.mark.parametrize("dim", [0, -3, "8", 1.5])
+def test_a_truncate_dim_that_is_none_is_refused(dim: object, folder: Path) -> None:
+    edit(folder / "config_sentence_transformers.json", truncate_dim=dim)
+    message = rf"expected truncate_dim .* to be a positive integer or null, got {dim!r}"
+    with pytest.raises(ExportError, match=message):
+        load(Recipe(str(folder)))
+
+
+@pytest.mark.parametrize("dim", [24, 9999])
+def test_a_truncate_dim_that_truncates_nothing_is_not_said(dim: int, folder: Path) -> None:
+    edit(folder / "config_sentence_transformers.json", truncate_dim=dim)
+    source = load(Recipe(str(folder)))
+    assert (source.default_dim, source.remarks) == (None, ())
+
+
+def test_a_prompt_with_a_lone_surrogate_is_refused(folder: Path) -> None:
+    edit(folder / "config_sentence_transformers.json", prompts={"query": "\ud800 "})
+    with pytest.raises(ExportError, match=r"the prompt 'query' has a lone surrogate.*ud800"):
+        load(Recipe(str(folder)))
 
 
 # names, cards and folders

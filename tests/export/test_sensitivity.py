@@ -7,8 +7,10 @@ import numpy as np
 import onnx
 import pytest
 from tests.export import traced
+from tests.export.test_int8 import pair_sums, weights
 
 from embedge.similarity import cosines
+from embedge_export.graph.passes.portable import portable_attention, portable_softmax
 from embedge_export.graph.passes.simplify import simplify
 from embedge_export.quantization import sensitivity
 from embedge_export.quantization.int8 import Quantizer, quantize_int8
@@ -60,6 +62,13 @@ def test_a_vector_does_not_depend_on_its_batch(precision: Precision, quantizer: 
     traced.assert_invariant(everywhere(quantizer, precision))
 
 
+@pytest.mark.parametrize("precision", Precision)
+def test_no_sum_depends_on_the_vector_width(precision: Precision, quantizer: Quantizer) -> None:
+    """`scripts/check_portability` runs a file of all precisions on other CPUs."""
+    made = portable_softmax(portable_attention(everywhere(quantizer, precision), 128))
+    assert traced.by_lanes(made) == set()
+
+
 def test_no_product_can_saturate(quantizer: Quantizer) -> None:
     model = everywhere(quantizer, Precision.FP32_CHANNELS)
     careful = traced.session(model, session_x64quantprecision="1")
@@ -67,6 +76,16 @@ def test_no_product_can_saturate(quantizer: Quantizer) -> None:
         assert np.array_equal(traced.compute(model, feed), careful.run(None, feed)[0])
     sixteen = everywhere(quantizer, Precision.INT16)  # the very weights of the model above
     assert int8_weights(sixteen) == int8_weights(model)
+
+
+@pytest.mark.parametrize("precision", [p for p in Precision if p != Precision.FP32])
+def test_two_neighbouring_products_fit_sixteen_bits(
+    precision: Precision, quantizer: Quantizer
+) -> None:
+    """What AVX2 adds in an int16: 255 times each weight of a pair of rows."""
+    stored = weights(everywhere(quantizer, precision))
+    assert len(stored) >= 12
+    assert 255 * max(map(pair_sums, stored)) <= 2**15 - 1
 
 
 def int8_weights(model: onnx.ModelProto) -> list[bytes]:

@@ -83,7 +83,7 @@ def load(recipe: Recipe) -> Source:
     tokenizer_json, left_out = _tokenizer(transformer, model.max_seq_length)
     described = describe.modules(model)
     dims = describe.matryoshka_dims(model, {**found.config, **found.settings})
-    default_dim, model.truncate_dim = model.truncate_dim, None  # the file gives whole vectors
+    default_dim, model.truncate_dim = _truncate_dim(model), None  # the file gives whole vectors
     prompts = dict(model.prompts) if any(model.prompts.values()) else {}
     remarks += describe.prompt_remarks(prompts, described)
     remarks += _tokens_left_out(left_out) + _default_dim(default_dim)
@@ -161,6 +161,8 @@ def _loaded(found: Layout) -> tuple[SentenceTransformer, list[str]]:
     model = _without_router(model)
     _check_size(model)
     model.eval().float()
+    _check_finite(model)
+    _check_prompts(model)
     remarks = []
     unused = weights.check_loaded(reports, found.config)
     if unused:
@@ -213,6 +215,31 @@ def _check_size(model: SentenceTransformer) -> None:
         )
 
 
+def _check_finite(model: SentenceTransformer) -> None:
+    """Refuse weights from which no vector could come."""
+    broken = [name for name, w in model.named_parameters() if not torch.isfinite(w).all()]
+    if broken:
+        raise ExportError(
+            "source",
+            f"{len(broken)} weights hold values that are infinite or not a number "
+            f"({', '.join(broken[:3])}); download or train the model again",
+        )
+
+
+def _check_prompts(model: SentenceTransformer) -> None:
+    """Refuse prompts that are no text."""
+    for name, prompt in model.prompts.items():
+        for text in (name, prompt):
+            try:
+                str(text).encode()
+            except UnicodeEncodeError:
+                raise ExportError(
+                    "source",
+                    f"the prompt {name!a} has a lone surrogate, which is no character, in "
+                    f"{text!a}; correct it in config_sentence_transformers.json",
+                ) from None
+
+
 def _override(model: SentenceTransformer, recipe: Recipe) -> dict[str, Any]:
     """Apply what the recipe says instead of the model; returns the model's own values."""
     own: dict[str, Any] = {}
@@ -227,6 +254,25 @@ def _override(model: SentenceTransformer, recipe: Recipe) -> dict[str, Any]:
         own["pooling"] = describe.set_pooling(model, recipe.pooling)
     asked = {"pooling": recipe.pooling, "max_tokens": recipe.max_tokens, "prompts": recipe.prompts}
     return {key: value for key, value in own.items() if value != asked[key]}
+
+
+def _truncate_dim(model: SentenceTransformer) -> int | None:
+    """How many components the model gives unasked, None where that is all of them.
+
+    Raises:
+        ExportError: truncate_dim is no number of components.
+    """
+    dim = model.truncate_dim
+    if dim is None:
+        return None
+    if not isinstance(dim, int) or isinstance(dim, bool) or dim < 1:
+        raise ExportError(
+            "source",
+            f"expected truncate_dim in config_sentence_transformers.json to be a positive integer "
+            f"or null, got {dim!r}; set it to the number of components to keep, or remove it",
+        )
+    model.truncate_dim = None
+    return dim if dim < model.encode("a", show_progress_bar=False).shape[-1] else None
 
 
 def _tokens_left_out(tokens: Sequence[str]) -> list[str]:
