@@ -31,9 +31,10 @@ class Encoder(LoadedModel):
         providers: "auto" (the CPU, or a GPU's provider where one is installed and the file is not
             int8), a name such as "cuda" or onnxruntime's own, or a list of names and (name,
             options), best first. All but the CPU have to reproduce the file's probes.
-        threads: how many micro-batches (groups of texts of equal length) run concurrently; up to
-            four of them share the work of each micro-batch of a large model, so that a single text
-            has them too. None is what this process may really use (affinity and cgroup limits).
+        threads: how many threads encode. Those of a small model run a micro-batch (texts of equal
+            length) each, concurrently; up to four of those of a large one share the work of each
+            micro-batch, so that a single text has them too. None is what this process may really
+            use (affinity and cgroup limits).
         dim: keep this many leading components, normalized again where the model normalizes, for
             models trained so (Matryoshka); None keeps all.
 
@@ -203,7 +204,7 @@ class Encoder(LoadedModel):
         if not context:
             return self.encode_document([part.text for part in parts])
         stretches, front = [Stretch(check_text(text, 0), parts)], self._front(DOCUMENT_PROMPTS)
-        return encode_in_context(self._pipeline, stretches, front, self._dim, self._threads)
+        return encode_in_context(self._pipeline, stretches, front, self._dim, self._concurrency)
 
     @overload
     def explain(  # type: ignore[overload-overlap]
@@ -280,7 +281,7 @@ class Encoder(LoadedModel):
             prompt=self._prompt(prompt),
             overflow=check_overflow(overflow),
             dim=self._dim,
-            threads=self._threads,
+            threads=self._concurrency,
             in_order=in_order,
             progress=check_progress(progress),
             count_truncated=self._truncated.add,

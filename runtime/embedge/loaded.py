@@ -28,12 +28,12 @@ class LoadedModel:
     ) -> None:
         path = absolute(model)
         self._options = {"model": path, "providers": providers, "threads": threads, "dim": dim}
-        self._threads = check_threads(threads)
         with resource_errors():
             file = read_model(path)
             self._settings = file.settings
             self._dim = check_dim(dim, file.settings.dim, file.settings.default_dim)
-            tokenizer, session = load(file, providers, self._threads)
+            tokenizer, session = load(file, providers, check_threads(threads))
+        self._concurrency = session.concurrency
         self._pipeline = Pipeline(file.settings, tokenizer, session)
         self._info = {**file.describe(), **session.describe()}
         self._fingerprint = file.fingerprint

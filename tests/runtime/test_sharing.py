@@ -44,6 +44,15 @@ def test_threads_share_the_micro_batches_of_large_models_only(
     assert options(Encoder(tiny_file, threads=threads)).intra_op_num_threads == 1
 
 
+@pytest.mark.parametrize(("threads", "concurrency"), [(1, 1), (2, 1), (4, 1), (9, 6)])
+def test_micro_batches_that_share_threads_start_no_more_than_were_asked_for(
+    large: Path, tiny_file: Path, threads: int, concurrency: int
+) -> None:
+    """Each concurrent call works in its own thread, besides those of onnxruntime's pool."""
+    assert Encoder(large, threads=threads)._concurrency == concurrency
+    assert Encoder(tiny_file, threads=threads)._concurrency == threads
+
+
 def test_threads_sleep_and_no_plan_is_kept_for_every_shape(large: Path) -> None:
     found = options(Encoder(large, threads=2))
     assert found.get_session_config_entry("session.intra_op.allow_spinning") == "0"
@@ -121,6 +130,7 @@ def test_where_no_thread_can_be_started_a_large_model_loads_with_one(
     monkeypatch.setattr(inference, "_make", limited)
     encoder = Encoder(large, threads=2)
     assert options(encoder).intra_op_num_threads == 1
+    assert encoder._concurrency == 2
     np.testing.assert_array_equal(encoder.encode(["a", "a b"]), expected)
 
 

@@ -101,7 +101,7 @@ def encode_stretches(
 
     Raises OptionError where the model does not pool by the mean.
     """
-    front, threads = encoder._prompt(prompt), encoder._threads
+    front, threads = encoder._prompt(prompt), encoder._concurrency
     return encode_in_context(encoder._pipeline, stretches, front, encoder.dim, threads, encoded)
 
 

@@ -38,6 +38,7 @@ class Session:
 
     Attributes:
         providers: onnxruntime's names of those in use, in order of preference.
+        concurrency: how many calls at a time keep all threads busy and start no more than those.
         self_test: smallest cosine of the probes to the file's own vectors, where it was run.
     """
 
@@ -53,10 +54,12 @@ class Session:
         names = [choice.name for choice in choices]
         self._dim = file.settings.dim
         self._closed = False
-        # Micro-batches run concurrently, one thread each: that doubles throughput on two cores
-        # where two threads of one call give 1.1 to 1.5 times.
+        # Of small models, micro-batches run concurrently, one thread each: that doubles throughput
+        # on two cores where two threads of one call give 1.1 to 1.5 times.
         sharing = intra_op_threads(threads, self._dim) if names == [CPU] else 1
         self._session: ort.InferenceSession | None = load_session(file, choices, sharing)
+        sharing = self._session.get_session_options().intra_op_num_threads  # 1 if there are no more
+        self.concurrency = threads - (sharing - 1)
         self.providers: list[str] = self._session.get_providers()
         self.self_test: float | None = None
         missing = [name for name in names if name not in self.providers]

@@ -120,7 +120,7 @@ class Scheduler:
         self._changed = threading.Condition()
         self._workers = [
             threading.Thread(target=self._work, name=f"embedge-serve-{i}", daemon=True)
-            for i in range(encoder._threads)
+            for i in range(encoder._concurrency)
         ]
         for worker in self._workers:
             worker.start()
