@@ -7,7 +7,7 @@ from typing import cast, overload
 import numpy as np
 
 from embedge.documents import Stretch, encode_in_context, split_to_fit
-from embedge.explain import Explanation, Of, check_of, explain
+from embedge.explain import Explanation, Of, Reading, check_of, explain
 from embedge.loaded import LoadedModel
 from embedge.pipeline import Vectors
 from embedge.progress import Progress, check_progress
@@ -236,13 +236,15 @@ class Encoder(LoadedModel):
         """
         if isinstance(texts, str):
             return self.explain(query, [texts], of=of, overflow=overflow)[0]
-        texts, pipeline = list(iterate(texts)), self._pipeline
-        vectors = self.encode_document(texts, overflow=overflow)  # checks every text
+        pipeline, count = self._pipeline, self._truncated.add
         if check_of(of) == "query":
-            front = self._front(QUERY_PROMPTS)
-            return [explain(pipeline, row, query, front, "truncate") for row in vectors]
-        vector, front = self.encode_query(query), self._front(DOCUMENT_PROMPTS)
-        return [explain(pipeline, vector, text, front, overflow) for text in texts]
+            vectors = self.encode_document(texts, overflow=overflow)
+            reading = Reading(self._front(QUERY_PROMPTS), "truncate", count)
+            return [explain(pipeline, vector, query, 0, reading) for vector in vectors]
+        vector = self.encode_query(query)
+        reading = Reading(self._front(DOCUMENT_PROMPTS), check_overflow(overflow), count)
+        items = enumerate(iterate(texts))
+        return [explain(pipeline, vector, text, number, reading) for number, text in items]
 
     def similarity(self, a: Vector | Vectors, b: Vector | Vectors) -> Vectors:
         """Similarity of every row of ``a`` with every row of ``b``, by the model's own measure.

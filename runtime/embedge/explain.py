@@ -9,7 +9,7 @@ exactly, since a mean is linear. Windows of a long text (``overflow="mean"``) ar
 such means, so the same holds for them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal, get_args
@@ -21,6 +21,7 @@ from embedge.documents import check_linear
 from embedge.errors import OptionError
 from embedge.pipeline import Pipeline
 from embedge.similarity import Vectors
+from embedge.text.inputs import check_text
 from embedge.text.overflow import Overflow
 from embedge.text.tokenizer import Token
 
@@ -68,24 +69,42 @@ class Explanation:
     words: tuple[Share, ...]
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How texts are read that are to be explained.
+
+    Attributes:
+        prompt: what is put in front of a text.
+        overflow: as for `Encoder.encode`.
+        count_truncated: called with how many more texts were truncated.
+    """
+
+    prompt: str
+    overflow: Overflow
+    count_truncated: Callable[[int], None]
+
+
 def explain(
-    pipeline: Pipeline, query: Vectors, text: str, prompt: str, overflow: Overflow
+    pipeline: Pipeline, query: Vectors, text: str, number: int, reading: Reading
 ) -> Explanation:
-    """Explain the cosine of a query's vector with a text's.
+    """Explain the cosine of a query's vector with a text's, in one pass of the model over the text.
 
     Args:
         pipeline: of the model that made ``query``.
         query: float32 (dim,), dim being at most the model's.
         text: the text.
-        prompt: what stands in front of it.
-        overflow: as for `Encoder.encode`.
+        number: its place among the texts, for error messages.
+        reading: how it is read.
 
     Raises:
         OptionError: the model does not pool by the mean, or something follows the pooling.
         TextError: the text is not valid Unicode, or too long under "error".
     """
     check_linear(pipeline)
-    parts = list(pipeline.tokenize([text], 0, overflow, prompt))
+    prompt = reading.prompt
+    parts = list(pipeline.tokenize([check_text(text, number)], number, reading.overflow, prompt))
+    if cut := sum(part.cut for part in parts):
+        reading.count_truncated(cut)
     sequences = [list(map(int, ids)) for part in parts for ids in part.ids]
     counts = np.concatenate([part.weights for part in parts])  # (sequences,)
     tokens = iter(pipeline.tokens(prompt + text))
@@ -114,8 +133,9 @@ def _window(
     of a model that normalizes.
     """
     input_ids = np.array([ids], np.int64)  # (1, sequence)
-    rows = pipeline.session.token_vectors(input_ids)[0].astype(np.float64)  # (sequence, hidden)
-    pooled = _pooled(pipeline, ids, rows, pipeline.run([ids])[0])
+    (vector,), (hidden,) = pipeline.session.run_with_tokens(input_ids)
+    rows = hidden.astype(np.float64)  # (sequence, hidden)
+    pooled = _pooled(pipeline, ids, rows, vector)
     rows *= (pooled / pooled.sum())[:, None]  # (sequence, hidden), whose sum is the mean
     if unit_length and pipeline.settings.normalized:
         rows /= max(float(np.linalg.norm(rows.sum(0))), 1e-30)
@@ -124,7 +144,7 @@ def _window(
 
 
 def _pooled(
-    pipeline: Pipeline, ids: list[int], rows: NDArray[np.float64], vector: Vectors
+    pipeline: Pipeline, ids: list[int], rows: NDArray[np.float64], vector: NDArray[np.float32]
 ) -> NDArray[np.float64]:
     """1 for the tokens whose mean is the direction of ``vector``, 0 for the others: (sequence,)."""
     every = np.ones(len(ids))

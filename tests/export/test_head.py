@@ -89,6 +89,14 @@ def test_a_mask_of_one_token_gives_that_token(mode: Pooling, mask: list[int]) ->
     np.testing.assert_allclose(run(model, ids, [mask]), [[3, -4]], rtol=1e-6)
 
 
+@pytest.mark.parametrize("length", [0, 1e-20, 1e-13, 1e-9, 1e20])
+def test_vectors_are_normalized_as_by_torch_however_short(length: float) -> None:
+    table = (length * np.array([[0.6, -0.8]])).astype(np.float32)
+    model, _ = attach(lookup(table), [Pool(("mean",)), Normalize()], 2)
+    expected = torch.nn.functional.normalize(torch.tensor(table)).numpy()
+    np.testing.assert_allclose(run(model, [[0]], [[1]]), expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize("mode", get_args(Pooling))
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_pooling_agrees_with_sentence_transformers(mode: Pooling, side: str) -> None:

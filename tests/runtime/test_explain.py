@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embedge import Encoder, OptionError, TextError
-from embedge.explain import Explanation, Share
+from embedge import Encoder, OptionError, TextError, TextTooLongError, TruncationWarning
+from embedge.explain import Explanation, Of, Share
 from embedge.text.overflow import Overflow
 
 from . import tiny
@@ -94,6 +94,20 @@ def test_a_text_has_the_same_shares_in_a_call_of_one_or_of_many(default: Encoder
     assert default.explain("food", texts)[2] == default.explain("food", texts[0])
 
 
+@pytest.mark.parametrize("of", ["text", "query"])
+def test_a_truncated_text_is_counted_once(of: Of) -> None:
+    encoder = Encoder()
+    texts = ("soup", LONG) if of == "text" else (LONG, "soup")
+    with pytest.warns(TruncationWarning, match="1 of the texts have more than 256 tokens"):
+        encoder.explain(*texts, of=of)
+    assert encoder.truncated == 1
+
+
+def test_a_text_that_is_too_long_is_named(tiny_file: Path) -> None:
+    with pytest.raises(TextTooLongError, match="text 1 has"):
+        Encoder(tiny_file).explain("a", ["b", LONG], overflow="error")
+
+
 def test_a_model_that_pools_otherwise_has_no_shares(tmp_path: Path) -> None:
     settings = replace(tiny.SETTINGS, pooling="cls")
     file = tiny.write(tmp_path / "x.onnx", tiny.model(settings=settings))
@@ -120,7 +134,7 @@ def test_a_mean_that_is_not_the_files_vector_is_noticed(
     tiny_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = Encoder(tiny_file)
-    rows = np.array([[[0, 1]] * 4], np.float32)
-    monkeypatch.setattr(encoder._pipeline.session, "token_vectors", lambda ids: rows)
+    found = np.array([[1, 0]], np.float32), np.array([[[0, 1]] * 4], np.float32)
+    monkeypatch.setattr(encoder._pipeline.session, "run_with_tokens", lambda ids: found)
     with pytest.raises(OptionError, match="not means of its token vectors"):
         encoder.explain("a", "a")

@@ -71,6 +71,14 @@ def test_token_vectors_are_what_pooling_reads() -> None:
     np.testing.assert_array_equal(vectors, [[[1, 0], [0, 4], [0, 0]]])
 
 
+def test_vectors_and_token_vectors_in_one_pass_are_those_of_two() -> None:
+    ids = np.array([[CLS, B, SEP], [CLS, A, SEP]])
+    made = session(tiny.model())
+    vectors, rows = made.run_with_tokens(ids)
+    np.testing.assert_array_equal(vectors, made.run(ids))
+    np.testing.assert_array_equal(rows, made.token_vectors(ids))
+
+
 def test_bytes_that_look_like_onnxruntimes_own_format_are_still_read_as_checked() -> None:
     """Bytes 4 to 8 are "ORTM", onnxruntime's mark of its own format, which nobody has checked."""
     data = tiny.model(head=b"\xa2\x06\x08\0ORTM\0\0\0")

@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from embedge import Encoder, OptionError, TextError
+from embedge.streaming import encode_stream
 
 from . import tiny
 
@@ -87,6 +88,45 @@ def test_it_gives_what_encode_gives(tmp_path: Path, threads: int, overflow: Any)
     np.testing.assert_array_equal(found, expected)
 
 
+def test_encode_takes_the_oldest_text_first_while_there_is_more_to_read(
+    wide: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else short texts would wait to the end, and with them what may be read ahead."""
+    monkeypatch.setattr("embedge.streaming._SLICE_TEXTS", 2)
+    monkeypatch.setattr("embedge.streaming._AHEAD_TEXTS", 4)
+    lengths: list[int] = []
+    run = wide._pipeline.session.run
+
+    def note(input_ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        lengths.append(input_ids.shape[1])
+        return run(input_ids)
+
+    monkeypatch.setattr(wide._pipeline.session, "run", note)
+    wide.encode(["a", "a b c", "a b", "a b c", "a b c", "a b c d"])
+    specials = lengths[0] - 1
+    # Two micro-batches are submitted at a time, each of the texts that have been read by then.
+    assert [length - specials for length in lengths] == [1, 3, 2, 3, 4]
+
+
+def test_tokens_read_ahead_are_bounded(wide: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("embedge.streaming._SLICE_TEXTS", 1)
+    monkeypatch.setattr("embedge.streaming._AHEAD_TOKENS", 4 * wide.count_tokens("a b c"))
+    read: list[int] = []
+    given = ["a b c"] * 20
+    tokenize = wide._pipeline.tokenize
+
+    def note(texts: list[str], start: int, *rest: Any) -> Any:
+        read.append(start)
+        return tokenize(texts, start, *rest)
+
+    monkeypatch.setattr(wide._pipeline, "tokenize", note)
+    sizes = counted(wide, monkeypatch)
+    before: list[int] = []
+    wide.encode(given, progress=lambda done, total: before.append(len(read)))
+    assert sum(sizes) == 20
+    assert before[0] == 4
+
+
 def test_a_kept_vector_keeps_nothing_else(wide: Encoder) -> None:
     for vector in wide.encode_iter(TEXTS[:300]):
         assert vector.base is None
@@ -133,6 +173,24 @@ def test_closing_the_iterator_stops_the_work(tiny_file: Path, threads: int) -> N
     found.close()  # type: ignore[attr-defined]
     assert not any(thread.name == "embedge" for thread in threading.enumerate())
     assert read == 128
+
+
+def test_closing_the_iterator_closes_what_it_reads(
+    wide: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once, not when nothing refers to it any more."""
+    kept: list[Any] = []
+
+    def keep(*arguments: Any) -> Any:
+        kept.append(encode_stream(*arguments))
+        return kept[0]
+
+    monkeypatch.setattr("embedge.encoder.encode_stream", keep)
+    found = wide.encode_iter(TEXTS[:300])
+    next(found)
+    assert kept[0].gi_frame is not None
+    found.close()  # type: ignore[attr-defined]
+    assert kept[0].gi_frame is None
 
 
 def test_progress_is_told_after_every_micro_batch(

@@ -69,6 +69,31 @@ def test_the_first_error_drops_what_has_not_started(threads: int) -> None:
     assert not any(thread.name == "embedge" for thread in threading.enumerate())
 
 
+def test_work_that_has_not_started_is_dropped_when_the_caller_stops() -> None:
+    """The helper is in its first piece of work until the caller waits for it."""
+    started, stopping = threading.Event(), threading.Event()
+    helped: list[int] = []
+
+    def run(work: int) -> int:
+        if threading.current_thread().name == "embedge":
+            helped.append(work)
+            started.set()
+            assert stopping.wait(60)
+        return work
+
+    workers = Workers(run, 2)
+    with pytest.raises(InterruptedError, match="stop"), workers:
+        for work in range(4):
+            workers.submit(work)
+        next(workers.step())
+        assert started.wait(60)
+        (helper,) = workers._helpers
+        join = helper.join
+        helper.join = lambda: (stopping.set(), join())  # type: ignore[assignment,method-assign]
+        raise InterruptedError("stop")
+    assert len(helped) == 1
+
+
 def test_an_error_in_a_helper_is_raised_in_the_calling_thread() -> None:
     failed = threading.Event()
 

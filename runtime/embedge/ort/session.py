@@ -86,7 +86,27 @@ class Session:
             ResourceError: there is not enough memory for them.
             ClosedError: the session was closed, before or meanwhile.
         """
-        vectors = self._fetch(OUTPUT, input_ids)
+        (vectors,) = self._fetch([OUTPUT], input_ids)
+        return self._checked(vectors, input_ids)
+
+    def token_vectors(self, input_ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """What pooling reads: int64 (batch, sequence) to float32 (batch, sequence, hidden).
+
+        Raises as `run` does.
+        """
+        (rows,) = self._fetch([HIDDEN], input_ids)
+        return rows
+
+    def run_with_tokens(
+        self, input_ids: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """What `run` and `token_vectors` give, in one pass; raises as `run` does."""
+        vectors, rows = self._fetch([OUTPUT, HIDDEN], input_ids)
+        return self._checked(vectors, input_ids), rows
+
+    def _checked(
+        self, vectors: NDArray[np.float32], input_ids: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
         if vectors.shape != (len(input_ids), self._dim):
             raise ModelError(
                 f"expected vectors of shape {(len(input_ids), self._dim)} from the graph, got "
@@ -94,17 +114,10 @@ class Session:
             )
         return vectors
 
-    def token_vectors(self, input_ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        """What pooling reads: int64 (batch, sequence) to float32 (batch, sequence, hidden).
-
-        Raises as `run` does.
-        """
-        return self._fetch(HIDDEN, input_ids)
-
-    def _fetch(self, output: str, input_ids: NDArray[np.int64]) -> NDArray[np.float32]:
+    def _fetch(self, outputs: list[str], input_ids: NDArray[np.int64]) -> list[NDArray[np.float32]]:
         feeds = dict(zip(INPUTS, (input_ids, np.ones_like(input_ids)), strict=True))
         try:
-            (values,) = self._run(output, feeds)
+            values = self._run(outputs, feeds)
         except EmbedgeError:
             raise
         except Exception as error:  # onnxruntime's exceptions have no common base but this
@@ -124,7 +137,7 @@ class Session:
         self._session = None
 
     def _run(
-        self, output: str, feeds: Mapping[str, NDArray[np.int64]]
+        self, outputs: list[str], feeds: Mapping[str, NDArray[np.int64]]
     ) -> list[NDArray[np.float32]]:
         session = self._session
         if session is None:
@@ -132,7 +145,7 @@ class Session:
                 raise _closed_error()
             session = self._session = self._load_again()
         with self._turn:
-            return ort_call(partial(session.run, [output], feeds))
+            return ort_call(partial(session.run, outputs, feeds))
 
     def abandon(self) -> None:
         """In a forked process: replace the session, whose threads do not exist in it, by a new one.
