@@ -77,7 +77,7 @@ class ProviderError(EmbedgeError):
 
 
 class ResourceError(EmbedgeError, MemoryError):
-    """Memory has run out; the model and the texts may be valid."""
+    """Memory or threads have run out; the model and the texts may be valid."""
 
 
 class InstallationError(EmbedgeError, ImportError):

@@ -1,18 +1,28 @@
 """The scheduler: whose turn it is, what is shared, cancelling, faults, and the same bits."""
 
+import io
 import pickle
 import queue
 import random
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from embedge import EmbedgeError, Encoder, ModelError, TextError, TextTooLongError
+from embedge import (
+    EmbedgeError,
+    Encoder,
+    ModelError,
+    ResourceError,
+    TextError,
+    TextTooLongError,
+)
 from embedge.serve.requests import CancelledError, Request
 from embedge.serve.scheduler import Result, Scheduler
+from embedge.serve.stdio import StdioServer
 
 from .conftest import GatedPipeline
 
@@ -38,6 +48,41 @@ def answers() -> Answers:
 def request(texts: list[str], **changes: Any) -> Request:
     values = {"texts": texts, "prompt": "", "overflow": "truncate", "dim": 2, **changes}
     return Request(**values)
+
+
+@pytest.fixture
+def few_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """A system that gives as many more threads as the first item says."""
+    left = [0]
+    begin = threading.Thread.start
+
+    def limited(thread: threading.Thread) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise RuntimeError("can't start new thread")
+        begin(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    yield left
+    left[0] = 1000
+
+
+def test_fewer_threads_than_asked_for_are_enough(
+    tiny_file: Path, answers: Answers, few_threads: list[int]
+) -> None:
+    few_threads[0] = 1
+    encoder = Encoder(tiny_file, threads=3)
+    with Scheduler(encoder) as scheduler:
+        scheduler.submit(request(["a b"] * 50), answers.named("it"))
+        assert answers.next()[1].vectors.shape == (50, 2)
+
+
+def test_without_any_thread_the_server_says_so(encoder: Encoder, few_threads: list[int]) -> None:
+    with pytest.raises(ResourceError, match=r"a thread could not be started \(can't start new"):
+        Scheduler(encoder)
+    few_threads[0] = encoder._concurrency  # and none for the one that writes
+    with pytest.raises(ResourceError, match="raise this user's or container's limit"):
+        StdioServer(encoder, io.BytesIO(), io.BytesIO()).serve()
 
 
 def test_a_short_request_is_answered_before_the_long_one_that_came_first(

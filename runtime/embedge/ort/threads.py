@@ -1,12 +1,14 @@
-"""How many CPUs this process may use."""
+"""How many CPUs this process may use, and starting threads."""
 
 import ctypes
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
-from embedge.errors import check_integer
+from embedge.errors import ResourceError, check_integer
 
 
 def available_cpus() -> int:
@@ -60,3 +62,22 @@ def _cgroup_cpus(
 def check_threads(threads: Any) -> int:
     """Resolve the ``threads`` argument of Encoder; raises OptionError where it makes no sense."""
     return available_cpus() if threads is None else check_integer("threads", threads, 1)
+
+
+def start(threads: Sequence[Thread]) -> list[Thread]:
+    """Start threads of which one is enough; returns those that the system gives.
+
+    Raises ResourceError where it gives none.
+    """
+    started: list[Thread] = []
+    try:
+        for thread in threads:
+            thread.start()
+            started.append(thread)
+    except RuntimeError as error:
+        if not started:
+            raise ResourceError(
+                f"a thread could not be started ({error}); raise this user's or container's limit "
+                "of processes (ulimit -u, --pids-limit)"
+            ) from error
+    return started

@@ -17,6 +17,7 @@ import numpy as np
 from embedge.encoder import Encoder
 from embedge.errors import EmbedgeError
 from embedge.ort.batching import TOKEN_BUDGET
+from embedge.ort.threads import start
 from embedge.pipeline import Pipeline, Vectors
 from embedge.serve.requests import CancelledError, Request
 from embedge.text.overflow import Sequences
@@ -112,18 +113,18 @@ class Scheduler:
     """
 
     def __init__(self, encoder: Encoder) -> None:
+        """Start the workers; raises ResourceError where the system gives no thread."""
         self._pipeline = encoder._pipeline
         self._turns: deque[Job] = deque()
         self._active: set[Job] = set()
         self._waiting_tokens = 0
         self._closing = False
         self._changed = threading.Condition()
-        self._workers = [
+        workers = [
             threading.Thread(target=self._work, name=f"embedge-serve-{i}", daemon=True)
             for i in range(encoder._concurrency)
         ]
-        for worker in self._workers:
-            worker.start()
+        self._workers = start(workers)
 
     def __enter__(self) -> Self:
         return self

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 from embedge.encoder import Encoder
 from embedge.errors import EmbedgeError
+from embedge.ort.threads import start
 from embedge.serve.admission import Admission
 from embedge.serve.protocol import (
     CANCEL_FIELDS,
@@ -62,7 +63,7 @@ class StdioServer:
             writer = threading.Thread(
                 target=self._write, args=(scheduler,), name="embedge-answers", daemon=True
             )
-            writer.start()
+            start([writer])
             with suppress(Terminated):
                 self._read(scheduler)
         self._answers.put(None)
