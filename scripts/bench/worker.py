@@ -62,10 +62,12 @@ def usual_in_ours(model: Path, threads: int) -> Encode:
     from onnxruntime import InferenceSession
 
     from embedge import Encoder
+    from embedge.modelfile.default import default_model
     from embedge.ort.inference import _options
     from embedge.ort.session import intra_op_threads
 
-    encoder = Encoder(threads=threads)  # the file that was measured is in the package
+    # The file that was measured is in the package, in the default model's place.
+    encoder = Encoder(default_model(), threads=threads)
     pipeline = encoder._pipeline
     options = _options(intra_op_threads(threads, encoder.dim), model.stat().st_size)
     session = InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
