@@ -218,6 +218,29 @@ def test_the_first_command_of_the_readme_prints_what_it_shows() -> None:
     assert close(run(found[1], ROOT), found[2])
 
 
+LINES = re.findall(r"`(from embedge\.integrations\.(\w+) import [^`]*)`", README)
+
+
+@pytest.mark.parametrize("line", [line for line, _ in LINES], ids=[name for _, name in LINES])
+def test_each_integration_has_a_readme_line_that_works(line: str, folder: Path) -> None:
+    """Whose framework is not installed is run by scripts/test-integrations."""
+    program = f"""
+from embedge.errors import InstallationError
+try:
+    {line}
+except InstallationError as error:
+    print(error)
+"""
+    if missing := run([sys.executable, "-c", program], folder):
+        pytest.skip(missing)
+
+
+def test_every_integration_has_a_readme_line() -> None:
+    modules = {path.stem for path in (ROOT / "runtime/embedge/integrations").glob("*.py")}
+    helpers = {"__init__", "framework", "precision", "ray", "topics"}
+    assert {name for _, name in LINES} == modules - helpers
+
+
 def test_every_page_is_linked_from_the_readme() -> None:
     for page in (ROOT / "docs").glob("*.md"):
         assert f"{REPOSITORY}docs/{page.name}" in README, page.name

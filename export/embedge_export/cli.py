@@ -11,7 +11,7 @@ from embedge.errors import ExportError, OptionError
 from embedge_export.recipe import Recipe
 from embedge_export.texts import read_lines
 
-INSTALL = "python -m pip install 'embedge[export]'"
+INSTALL = 'python -m pip install "embedge[export]"'
 
 EXAMPLES = """examples:
   embedge export sentence-transformers/all-MiniLM-L6-v2 -o all-MiniLM-L6-v2.onnx

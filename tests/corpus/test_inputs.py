@@ -131,7 +131,7 @@ def test_without_pyarrow_the_install_line_is_told(
 
     monkeypatch.setattr("embedge.corpus.arrow.importlib.import_module", missing)
     for name in ("a.parquet", "a.arrow", "a.txt.zst"):
-        with pytest.raises(OptionError, match=r"python -m pip install 'embedge\[corpus\]'"):
+        with pytest.raises(OptionError, match=r'python -m pip install "embedge\[corpus\]"'):
             list(corpus({name: "x"}))
 
 

@@ -37,7 +37,7 @@ def test_a_missing_framework_is_named_with_its_install_line(
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, library, None)  # type: ignore[arg-type]  # hides it
     monkeypatch.delitem(sys.modules, f"embedge.integrations.{name}", raising=False)
-    message = rf"{library}.* cannot be imported .*python -m pip install 'embedge\[{extra}\]'"
+    message = rf'{library}.* cannot be imported .*python -m pip install "embedge\[{extra}\]"'
     with pytest.raises(InstallationError, match=message):
         importlib.import_module(f"embedge.integrations.{name}")
 

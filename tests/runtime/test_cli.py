@@ -322,7 +322,7 @@ def test_export_without_the_extra_says_the_install_line(python: Run, tmp_path: P
     assert (result.returncode, result.stdout) == (2, "")
     assert len(result.stderr.splitlines()) == 1
     assert result.stderr.startswith("embedge: ")
-    assert "python -m pip install 'embedge[export]'" in result.stderr
+    assert 'python -m pip install "embedge[export]"' in result.stderr
     assert not (tmp_path / "x.onnx").exists()
 
 

@@ -24,7 +24,7 @@ def _pyarrow(module: str = "pyarrow") -> Any:
         return importlib.import_module(module)
     except ImportError:
         raise OptionError(
-            "Parquet, Arrow and zstd files need an extra: python -m pip install 'embedge[corpus]'"
+            'Parquet, Arrow and zstd files need an extra: python -m pip install "embedge[corpus]"'
         ) from None
 
 

@@ -21,7 +21,7 @@ def require(module: str, extra: str) -> Any:
     except ImportError as error:
         raise InstallationError(
             f"{module} cannot be imported ({error}); install it with: "
-            f"python -m pip install 'embedge[{extra}]'"
+            f'python -m pip install "embedge[{extra}]"'
         ) from error
 
 

@@ -152,4 +152,4 @@ def _ray_data() -> Any:
     try:
         return importlib.import_module("ray.data")
     except ImportError:
-        raise OptionError("this needs an extra: python -m pip install 'embedge[ray]'") from None
+        raise OptionError('this needs an extra: python -m pip install "embedge[ray]"') from None

@@ -85,7 +85,7 @@ PROVIDERS = {
     ),
     "openvino": Provider(
         "OpenVINOExecutionProvider",
-        f"{_PIP} 'embedge[openvino]'",
+        f'{_PIP} "embedge[openvino]"',
         plugin="onnxruntime_ep_openvino",
         options={"num_of_threads": "1"},  # of each call; calls run concurrently
         parallel=True,
