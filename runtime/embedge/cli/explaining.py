@@ -1,6 +1,7 @@
 """`embedge search --explain`: the words that carried a match, in a terminal and on a page."""
 
 import html
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -8,13 +9,14 @@ from typing import Any
 
 from embedge.cli.found import Found
 from embedge.cli.streams import say
-from embedge.cli.terminal import bold
+from embedge.cli.terminal import bold, visible
 from embedge.encoder import Encoder
 from embedge.errors import OptionError
 from embedge.explain import Share
 
 _CARRIES = 0.5  # of the largest share: from there a word is bold
 _NAMED = 5  # words whose shares are printed
+_SPACES = re.compile(r"\s+")
 _DIFFERS = 0.01  # in cosine: more than storing vectors as int8 changes
 
 _PAGE = """<!DOCTYPE html>
@@ -95,10 +97,13 @@ def marked(text: str, words: Sequence[Share], mark: Callable[[str, float], str])
 
 
 def bold_words(text: str, words: Sequence[Share]) -> str:
-    """The text with escape sequences, the words bold that carried the match."""
-    return "".join(
-        marked(text, words, lambda piece, share: bold(piece) if share >= _CARRIES else piece)
-    )
+    """The text on one line, the words bold that carried the match, by escape sequences."""
+
+    def mark(piece: str, share: float) -> str:
+        shown = visible(_SPACES.sub(" ", piece))
+        return bold(shown) if share >= _CARRIES else shown
+
+    return "".join(marked(text, words, mark)).strip()
 
 
 def strongest(words: Sequence[Share]) -> str:

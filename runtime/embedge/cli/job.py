@@ -9,6 +9,7 @@ from pathlib import Path
 from embedge.cli.passages import passage_options
 from embedge.cli.reading import STDOUT, add_quiet_argument, find_given, say_skipped
 from embedge.cli.streams import print_json, say
+from embedge.cli.terminal import visible_json
 from embedge.corpus.files import real_path
 from embedge.corpus.inputs import Corpus
 from embedge.corpus.job import JobOptions, Summary, embed_corpus
@@ -104,7 +105,7 @@ def _print_lines(arguments: argparse.Namespace, encoder: Encoder, corpus: Corpus
     )
     with closing(lines):
         for line in lines:
-            sys.stdout.write(line.decode())
+            sys.stdout.write(visible_json(line.decode()))
             sys.stdout.flush()
     if encoder.truncated:
         say(f"{encoder.truncated} texts were truncated to {encoder.max_tokens} tokens")

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
+from embedge.cli.terminal import visible
+
 
 class Parser(argparse.ArgumentParser):
     """Parse options and arguments in any order; a mistyped option is answered with a near one."""
@@ -29,7 +31,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the usage and what is wrong, and where to read more."""
-        super().error(f"{message}; try '{self.prog} --help'")
+        super().error(visible(f"{message}; try '{self.prog} --help'"))
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

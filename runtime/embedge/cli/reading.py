@@ -9,6 +9,7 @@ from typing import get_args
 
 from embedge.cli.options import model_path
 from embedge.cli.streams import say, standard_input
+from embedge.cli.terminal import visible
 from embedge.corpus.encoding import OnError, RowOptions
 from embedge.corpus.inputs import STDIN_FORMATS, Corpus, Source, find_sources, stream_source
 from embedge.corpus.passages import PassageOptions
@@ -147,8 +148,8 @@ def corpus_vectors(
 
 
 def one_line(*values: int | str | None) -> list[str]:
-    """The values that are not None, each on one line."""
-    return [" ".join(str(value).split()) for value in values if value is not None]
+    """The values that are not None, each on one line and without control characters."""
+    return [visible(" ".join(str(value).split())) for value in values if value is not None]
 
 
 def say_skipped(row: BadRow) -> None:

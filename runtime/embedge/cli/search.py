@@ -125,10 +125,10 @@ def _print(arguments: argparse.Namespace, query: str, matches: Sequence[Found]) 
         if arguments.json:
             print_json({**named, **match.fields})
             continue
-        text = match.text
-        if style and text is not None and match.words:
-            text = bold_words(text, match.words)
-        columns = [*one_line(*named.values()), f"{match.score:.4f}", *one_line(match.key, text)]
-        print("\t".join(columns))
+        text = one_line(match.text)
+        if style and match.words:
+            text = [bold_words(str(match.text), match.words)]
+        score = f"{match.score:.4f}"
+        print("\t".join([*one_line(*named.values()), score, *one_line(match.key), *text]))
         if match.words:
-            print(f"\t{strongest(match.words)}")
+            print("\t" + "".join(one_line(strongest(match.words))))

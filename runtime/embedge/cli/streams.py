@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO, NoReturn, TextIO, cast
 
+from embedge.cli.terminal import visible, visible_json
 from embedge.errors import OptionError
 
 _WINDOWS = os.name == "nt"
@@ -38,13 +39,13 @@ def standard_streams() -> Iterator[None]:
 
 
 def say(message: str) -> None:
-    """Print a message on standard error; standard output is for results only."""
-    print(f"embedge: {message}", file=sys.stderr)
+    """Print a message on standard error, as one line; standard output is for results only."""
+    print(f"embedge: {visible(message)}", file=sys.stderr)
 
 
 def print_json(value: Any, indent: int | None = None) -> None:
     """Print a value as JSON: on one line, or indented."""
-    print(json.dumps(value, indent=indent, ensure_ascii=False))
+    print(visible_json(json.dumps(value, indent=indent, ensure_ascii=False)))
 
 
 def standard_input() -> BinaryIO:

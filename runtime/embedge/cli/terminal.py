@@ -1,10 +1,23 @@
-"""What a terminal can show: bold text, unless the environment or the console says otherwise."""
+"""What a terminal can show: bold text, where it may be, and nothing that would control it."""
 
 import os
+import re
 import sys
 from typing import TextIO
 
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_LEFT_BY_JSON = re.compile(r"[\x7f-\x9f\u2028\u2029]")  # the others are escaped there already
 _VIRTUAL_TERMINAL = 4  # ENABLE_VIRTUAL_TERMINAL_PROCESSING of the Windows console
+
+
+def visible(text: str) -> str:
+    """The text on one line, its control characters escaped: it cannot control a terminal."""
+    return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def visible_json(line: str) -> str:
+    """JSON that means the same, in which every control character is escaped."""
+    return _LEFT_BY_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", line)
 
 
 def can_style(stream: TextIO) -> bool:
