@@ -81,6 +81,7 @@ def run_job(arguments: argparse.Namespace, encoder: Encoder) -> int:
         say(f"{summary.truncated} texts were truncated to {encoder.max_tokens} tokens")
     if summary.skipped:
         say(f"{summary.skipped} rows were skipped: see {sidecar(output, 'skipped')}")
+    _say_absent(corpus)
     return 0
 
 
@@ -109,7 +110,14 @@ def _print_lines(arguments: argparse.Namespace, encoder: Encoder, corpus: Corpus
             sys.stdout.flush()
     if encoder.truncated:
         say(f"{encoder.truncated} texts were truncated to {encoder.max_tokens} tokens")
+    _say_absent(corpus)
     return 0
+
+
+def _say_absent(corpus: Corpus) -> None:
+    if corpus.absent:
+        names = ", ".join(map(repr, sorted(corpus.absent)))
+        say(f"no row has the field {names} that --keep names, so nothing was kept of it")
 
 
 def _options(arguments: argparse.Namespace) -> JobOptions:

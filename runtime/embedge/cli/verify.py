@@ -69,8 +69,8 @@ def _verify_vectors(path: Path, as_json: bool) -> int:
         print_json(asdict(metadata), indent=2)
     else:
         print(
-            f"{printable(path)}: {metadata.rows:,} vectors of {printable(metadata.model)}, as they were "
-            "written: their checksums match."
+            f"{printable(path)}: {metadata.rows:,} vectors of {printable(metadata.model)}, as they "
+            "were written: their checksums match."
         )
     return 0
 

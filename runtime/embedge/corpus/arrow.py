@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from embedge.corpus.columns import ColumnType
+from embedge.corpus.columns import ColumnType, Unreadable
 from embedge.errors import CorpusError, OptionError
 
 _BATCH_ROWS = 1024
@@ -81,15 +81,21 @@ class Table:
         return (self._schema.metadata or {}).get(_METADATA_KEY)
 
     def rows(self, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """Each row as a dictionary; a string that is not valid UTF-8 is given as bytes."""
+        """Each row as a dictionary.
+
+        A string that is not valid UTF-8 is given as bytes, and what Python has no value for, a date
+        in the year 20000 for example, as Unreadable.
+        """
         for batch in self._batches(columns):
             try:
-                yield from batch.to_pylist()
-            except UnicodeDecodeError:
+                rows = batch.to_pylist()
+            except Exception:  # pyarrow's, or those of the types that it converts to
                 yield from (
                     {name: _value(batch[name][i]) for name in columns}
                     for i in range(batch.num_rows)
                 )
+            else:
+                yield from rows
 
     def vectors(self) -> Iterator[tuple[list[Any], NDArray[Any]]]:
         """Ids and vectors, (rows, width), of a file that `write_vectors` wrote."""
@@ -132,8 +138,10 @@ class Table:
 def _value(scalar: Any) -> Any:
     try:
         return scalar.as_py()
-    except UnicodeDecodeError:
-        return scalar.as_buffer().to_pybytes()
+    except Exception as error:
+        if isinstance(error, UnicodeDecodeError) and hasattr(scalar, "as_buffer"):
+            return scalar.as_buffer().to_pybytes()
+        return Unreadable(str(error).partition("\n")[0] or type(error).__name__)
 
 
 @dataclass(frozen=True)

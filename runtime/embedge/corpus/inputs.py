@@ -119,6 +119,7 @@ class Corpus:
         sources: in order.
         fields: what is read of a row.
         sizes: bytes of each source by its name; None of a stream.
+        absent: fields to keep that no row has so far.
 
     Raises:
         OptionError: fields are named, but a source has none.
@@ -146,6 +147,7 @@ class Corpus:
         self.sources = list(sources)
         self.fields = Fields(text, id, tuple(dict.fromkeys(keep)))
         self.sizes = {source.name: source.size for source in sources}
+        self.absent = set(self.fields.keep)
         self._finished = 0  # bytes of the sources read to their end
         self._raw: BinaryIO | None = None  # the file being read, before decompression
 
@@ -166,7 +168,10 @@ class Corpus:
                     stream = self._open(source, stack)
                     if source.format not in _SEEKING:
                         check_encoding(stream, source.name)
-                    yield from READERS[source.format](stream, source.name, self.fields)
+                    for row in READERS[source.format](stream, source.name, self.fields):
+                        if self.absent and isinstance(row, Row):
+                            self.absent.difference_update(row.columns)
+                        yield row
                 except (OSError, EOFError, zlib.error) as error:
                     reason = getattr(error, "strerror", None) or error
                     raise CorpusError(f"cannot be read to its end ({reason})", source.name) from (

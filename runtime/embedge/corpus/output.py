@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from embedge.corpus import arrow
-from embedge.corpus.columns import column_types, convert
+from embedge.corpus.columns import column_types, convert, to_json
 from embedge.corpus.journal import Journal
 from embedge.corpus.layout import Stored
 from embedge.corpus.metadata import Checksums, Metadata
@@ -176,7 +176,7 @@ def jsonl_lines(batch: Batch) -> Iterator[bytes]:
     """The lines of a .jsonl output."""
     for key, vector, columns in zip(batch[0], batch[1].tolist(), batch[2], strict=True):
         row = {"id": key, "vector": vector, **columns}
-        yield json.dumps(row, ensure_ascii=False, default=str).encode() + b"\n"
+        yield to_json(row).encode() + b"\n"
 
 
 def _write_jsonl(stream: BinaryIO, content: Content) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from embedge.corpus.columns import Unreadable, not_unicode, why_not_kept
 from embedge.documents import Stretch
 
 Id = int | str
@@ -80,6 +81,9 @@ def make_row(
     if reason:
         return BadRow(reason, raw, file, line)
     columns = {name: values[name] for name in fields.keep if name in values}
+    for name, value in columns.items():
+        if why := why_not_kept(value):
+            return BadRow(f"{_about(name, why)}, and cannot be kept", raw, file, line)
     return Row(key, values[fields.text], file, line, columns)
 
 
@@ -94,26 +98,19 @@ def _missing(values: Mapping[str, Any], fields: Fields) -> str:
 def _not_text(value: Any, name: str) -> str:
     if not isinstance(value, str):
         return f"expected the field {name!r} to be a string, got {_kind(value)}"
-    return _not_unicode(value, name)
+    return _about(name, not_unicode(value))
 
 
 def _not_id(value: Any, name: str) -> str:
     if isinstance(value, str):
-        return _not_unicode(value, name)
+        return _about(name, not_unicode(value))
     if isinstance(value, int) and not isinstance(value, bool):
         return ""
     return f"expected the id {name!r} to be a string or an integer, got {_kind(value)}"
 
 
-def _not_unicode(value: str, name: str) -> str:
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:
-        code = ord(value[error.start])
-        if 0xDC80 <= code <= 0xDCFF:  # how the CSV reader passes on what it could not decode
-            return f"{name!r} is not valid UTF-8 (byte 0x{code - 0xDC00:02x})"
-        return f"{name!r} is not valid Unicode (lone surrogate U+{code:04X})"
-    return ""
+def _about(name: str, reason: str) -> str:
+    return f"{name!r} {reason}" if reason else ""
 
 
 def _kind(value: Any) -> str:
@@ -126,4 +123,6 @@ def _kind(value: Any) -> str:
             return "a list"
         case bytes():
             return "binary"
+        case Unreadable():
+            return f"one that cannot be read ({value.reason})"
     return type(value).__name__
