@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -426,6 +427,25 @@ def test_two_jobs_do_not_write_one_output(
         with pytest.raises(CorpusError, match=r"v\.npy: another process is writing it"):
             unfinished.run(encoder)
     assert unfinished.run(encoder).texts == 100
+
+
+def test_a_disk_that_is_full_before_the_first_commit_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite then keeps its rollback journal, as it cannot roll back."""
+
+    class Full(sqlite3.Connection):
+        def close(self) -> None:
+            super().close()
+            (tmp_path / ".v.npy.embedge-journal").write_bytes(b"left behind")
+
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=Full))
+    with (
+        pytest.raises(CorpusError, match="database or disk is full"),
+        journal.open_journal(tmp_path / "v.npy", {}),
+    ):
+        raise sqlite3.OperationalError("database or disk is full")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_journal_keeps_others_out_and_waits_for_the_disk(tmp_path: Path) -> None:

@@ -167,6 +167,7 @@ def open_journal(output: Path, identity: Mapping[str, Any]) -> Iterator[Journal]
     finally:
         if disposable:  # after it was closed: Windows deletes no open file
             remove(path)
+            remove(path.with_name(f"{path.name}-journal"))  # where the disk was full
 
 
 def _connect(path: Path) -> sqlite3.Connection:
