@@ -10,10 +10,11 @@ from embedge.cli.reading import (
     add_reading_arguments,
     corpus_vectors,
     one_line,
+    say_truncated,
 )
 from embedge.cli.streams import print_json
 from embedge.corpus.rows import Id
-from embedge.corpus.search import duplicates
+from embedge.corpus.search import check_threshold, duplicates
 from embedge.progress import ProgressBar
 
 _ROWS_AT_ONCE = 65_536
@@ -48,11 +49,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the groups of near-duplicates."""
-    with corpus_vectors(arguments) as (vectors, _):
+
+    def check(similarity: str) -> None:
+        check_threshold(arguments.threshold, similarity)
+
+    with corpus_vectors(arguments, check=check) as (vectors, encoder):
         with ProgressBar(
             len(vectors) * (len(vectors) - 1) // 2, not arguments.quiet, unit="pairs"
         ) as bar:
             groups = duplicates(vectors, arguments.threshold, bar.move_to)
+        if encoder:
+            say_truncated(encoder)
         number = 0
         for some in _batches(groups):
             found = vectors.find([row for group in some for row in group])

@@ -11,7 +11,13 @@ from embedge.cli.job import add_job_arguments, run_job
 from embedge.cli.lines import Lines, read_lines
 from embedge.cli.options import add_model_arguments
 from embedge.cli.passages import add_passage_arguments, passage_options
-from embedge.cli.reading import READING, add_reading_arguments, make_encoder, refuse_given
+from embedge.cli.reading import (
+    READING,
+    add_reading_arguments,
+    make_encoder,
+    refuse_given,
+    say_truncated,
+)
 from embedge.cli.streams import print_json, say, standard_input
 from embedge.encoder import Encoder, Vector
 from embedge.errors import OptionError, TextError
@@ -71,8 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         for texts, vectors in _answer(encoder, read_lines(standard_input()), options):
             _print_vectors(texts, vectors, arguments.json)
-    if encoder.truncated:
-        say(f"{encoder.truncated} texts were truncated to {encoder.max_tokens} tokens")
+    say_truncated(encoder)
     if not arguments.json and sys.stdout.isatty() and encoder.dim > _SHOWN:
         say(f"shortened on a terminal; pipe it or add --json for all {encoder.dim} components")
     return 0

@@ -10,12 +10,15 @@ from typing import Any
 from embedge.cli.found import Found
 from embedge.cli.streams import say
 from embedge.cli.terminal import bold, visible
+from embedge.corpus.files import real_path, remove, write_synced
+from embedge.corpus.files import replace as move
 from embedge.encoder import Encoder
 from embedge.errors import OptionError
 from embedge.explain import Share
 
 _CARRIES = 0.5  # of the largest share: from there a word is bold
 _NAMED = 5  # words whose shares are printed
+_PAGES = (".html", ".htm")
 _SPACES = re.compile(r"\s+")
 _DIFFERS = 0.01  # in cosine: more than storing vectors as int8 changes
 
@@ -114,6 +117,11 @@ def strongest(words: Sequence[Share]) -> str:
 
 def check_page(path: Path, force: bool) -> None:
     """Raise OptionError where a page could not be written, or would overwrite a file unasked."""
+    if any(name.suffix.lower() not in _PAGES for name in (path, real_path(path))):
+        raise OptionError(
+            f"--html {path}: expected a name that ends in {' or '.join(_PAGES)}, so that no other "
+            "file is overwritten"
+        )
     if path.is_dir() or not path.parent.is_dir():
         raise OptionError(f"--html {path} cannot be written: give a file in a folder that exists")
     if path.exists() and not force:
@@ -123,11 +131,18 @@ def check_page(path: Path, force: bool) -> None:
 def write_page(
     path: Path, queries: Sequence[str], found: Sequence[Sequence[Found]], force: bool
 ) -> None:
-    """Write one self-contained page: no scripts, nothing from elsewhere, all texts escaped."""
+    """Write one self-contained page, whole or not at all, with all texts escaped."""
     sections = "\n".join(map(_section, queries, found))
     title = html.escape(queries[0] if len(queries) == 1 else f"{len(queries)} queries")
-    with path.open("w" if force else "x", encoding="utf-8", newline="\n") as stream:
-        stream.write(_PAGE.format(title=title, sections=sections))
+    page = _PAGE.format(title=title, sections=sections).encode()
+    target = real_path(path)
+    new = target.with_name(f".{target.name}.new")
+    try:
+        write_synced(new, lambda stream: stream.write(page), like=target)
+        check_page(path, force)
+        move(new, target)
+    finally:
+        remove(new)
 
 
 def _section(query: str, matches: Sequence[Found]) -> str:

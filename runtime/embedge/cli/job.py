@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from embedge.cli.passages import passage_options
-from embedge.cli.reading import STDOUT, add_quiet_argument, find_given, say_skipped
+from embedge.cli.reading import STDOUT, add_quiet_argument, find_given, say_skipped, say_truncated
 from embedge.cli.streams import print_json, say
 from embedge.cli.terminal import visible_json
 from embedge.corpus.files import real_path
@@ -108,8 +108,7 @@ def _print_lines(arguments: argparse.Namespace, encoder: Encoder, corpus: Corpus
         for line in lines:
             sys.stdout.write(visible_json(line.decode()))
             sys.stdout.flush()
-    if encoder.truncated:
-        say(f"{encoder.truncated} texts were truncated to {encoder.max_tokens} tokens")
+    say_truncated(encoder)
     _say_absent(corpus)
     return 0
 

@@ -51,6 +51,9 @@ def _stopped_by(error: OSError) -> int:
     if error.filename is not None:
         say(f"{error.filename}: {error.strerror}")
         return 2
+    if isinstance(error, FileNotFoundError):  # of os.getcwd
+        say("the current folder is not there any more; change to another")
+        return 2
     abandon(sys.stdout)
     if reader_left(error):
         return 0

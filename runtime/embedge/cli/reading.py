@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import get_args
@@ -83,6 +83,8 @@ def find_given(
         OptionError: one of them does not exist.
     """
     given = given or ["-"]
+    if given.count("-") > 1:
+        raise OptionError("expected -, standard input, once at most: it can be read only once")
     missing = [name for name in given if name != "-" and not os.path.exists(name)]  # noqa: PTH110  # takes any text
     if missing:
         raise OptionError(f"there is no such file or folder: {', '.join(missing)}")
@@ -114,16 +116,20 @@ def make_encoder(arguments: argparse.Namespace, dim: int | None = None) -> Encod
 
 @contextmanager
 def corpus_vectors(
-    arguments: argparse.Namespace, passages: PassageOptions | None = None
+    arguments: argparse.Namespace,
+    passages: PassageOptions | None = None,
+    check: Callable[[str], object] = lambda similarity: None,
 ) -> Iterator[tuple[StoredVectors, Encoder | None]]:
     """The vectors of a corpus, and the Encoder if one was needed for them.
 
-    Texts are split as ``passages`` says, unless it is None.
+    Texts are split as ``passages`` says, unless it is None. ``check`` is given the model's measure
+    of similarity before anything is encoded.
     """
     paths = [Path(name) for name in arguments.corpus if name != "-"]
     stored = {path: known for path in paths if (known := read_metadata(path)) is not None}
     if not stored:
         encoder = make_encoder(arguments)
+        check(encoder.info["similarity"])
         sources = find_given(arguments, arguments.corpus)
         corpus = Corpus(sources, arguments.field, arguments.id)
         options = RowOptions(on_error=arguments.on_error, passages=passages)
@@ -150,6 +156,12 @@ def corpus_vectors(
 def one_line(*values: int | str | None) -> list[str]:
     """The values that are not None, each on one line and without control characters."""
     return [visible(" ".join(str(value).split())) for value in values if value is not None]
+
+
+def say_truncated(encoder: Encoder) -> None:
+    """Report how many texts the model has not read to their ends, if any."""
+    if encoder.truncated:
+        say(f"{encoder.truncated} texts were truncated to {encoder.max_tokens} tokens")
 
 
 def say_skipped(row: BadRow) -> None:

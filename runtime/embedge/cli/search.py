@@ -19,13 +19,16 @@ from embedge.cli.reading import (
     add_quiet_argument,
     add_reading_arguments,
     corpus_vectors,
+    find_given,
     make_encoder,
     one_line,
+    say_truncated,
 )
 from embedge.cli.streams import print_json, say
 from embedge.cli.terminal import can_style
-from embedge.corpus.inputs import Corpus, find_sources
+from embedge.corpus.inputs import Corpus
 from embedge.corpus.rows import BadRow
+from embedge.corpus.search import check_top
 from embedge.errors import CorpusError, OptionError
 from embedge.progress import ProgressBar
 
@@ -55,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--queries",
         type=Path,
         metavar="FILE",
-        help="search for each text of this file (.txt: a line each) instead of one query",
+        help="search for each text of this file (.txt: a line each), - for standard input",
     )
     group.add_argument(
         "--explain", action="store_true", help="show the words that carried each match"
@@ -72,6 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the rows or documents most like a query, or like each of many."""
+    check_top(arguments.top)
     if arguments.html is not None:
         check_page(arguments.html, arguments.force)
     elif arguments.force:
@@ -88,6 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
         encoded = encoder.encode_query(queries)
         with ProgressBar(len(vectors), not arguments.quiet, unit="rows") as bar:
             found = find(encoded, vectors, arguments.top, bar.move_to)
+        say_truncated(encoder)
         if passages and any(match.fields["document"] is None for some in found for match in some):
             say(
                 "documents are ranked by their best passage only: there are no vectors of whole "
@@ -109,11 +114,16 @@ def _queries(arguments: argparse.Namespace) -> list[str]:
             raise OptionError("expected files to search after the query, got none")
         return [arguments.query]
     arguments.corpus.insert(0, arguments.query)
+    name = str(arguments.queries)
+    if name == "-" and "-" in arguments.corpus:
+        raise OptionError("expected - once at most: standard input can be read only once")
     queries = []
-    for row in Corpus(find_sources([arguments.queries])):
+    for row in Corpus(find_given(arguments, [name])):
         if isinstance(row, BadRow):
             raise CorpusError(row.reason, row.file, row.line)
         queries.append(row.text)
+    if not queries:
+        say(f"there is nothing to search for: {name} has no rows")
     return queries
 
 

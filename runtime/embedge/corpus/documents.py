@@ -15,6 +15,7 @@ from embedge.corpus.search import (
     MARGIN,
     Progress,
     Rows,
+    check_top,
     exact_scores,
     longest_of,
     near_best,
@@ -108,8 +109,7 @@ def search_documents(
         OptionError: ``top`` is below 1, or the vectors are not those of passages.
         CorpusError: a row holds values that are not finite.
     """
-    if top < 1:
-        raise OptionError(f"expected a top of 1 or more, got {top}")
+    check_top(top)
     documents = find_documents(vectors)
     best: list[list[DocumentMatch]] = [[] for _ in queries]
     longest = longest_of(queries, 0, "query")

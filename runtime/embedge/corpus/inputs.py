@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import os
 import shutil
 import tempfile
 import zlib
@@ -15,7 +16,7 @@ from typing import BinaryIO, cast
 from embedge.corpus import arrow
 from embedge.corpus.readers import READERS, check_encoding
 from embedge.corpus.rows import BadRow, Fields, Row
-from embedge.errors import CorpusError, OptionError
+from embedge.errors import CorpusError, OptionError, warn
 
 _FORMATS = {
     ".txt": "txt",
@@ -62,6 +63,8 @@ def find_sources(paths: Sequence[Path], ignore: Path | None = None) -> list[Sour
     for path in paths:
         if path.is_dir():
             found = [source for file in _files(path, ignore) if (source := _source(file))]
+            if broken := [source.name for source in found if not Path(source.name).is_file()]:
+                raise CorpusError("a broken link, a pipe or a device; take it away", broken[0])
             if not found:
                 raise CorpusError(f"the folder holds no {_known()} files", str(path))
             sources += found
@@ -79,15 +82,28 @@ def find_sources(paths: Sequence[Path], ignore: Path | None = None) -> list[Sour
 
 def _files(folder: Path, ignore: Path | None) -> list[Path]:
     there = ignore if ignore and ignore.exists() else None
-    found = (
-        path
-        for path in folder.rglob("*")
-        if path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and not (there and path.samefile(there))
-    )
+    found, links = list[Path](), list[str]()
+    for parent, folders, names in os.walk(folder, onerror=_unreadable):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        links += [name for name in folders if Path(parent, name).is_symlink()]
+        paths = [Path(parent, name) for name in names if not name.startswith(".")]
+        found += [path for path in paths if _source(path) and not (there and _same(path, there))]
+    if links:
+        warn(
+            f"links to folders are not followed, {folder} has {', '.join(sorted(links)[:3])}"
+            f"{', ...' if len(links) > 3 else ''}: to read them, give them by their names",
+            UserWarning,
+        )
     # By the parts of the path, and not by the path: Windows compares those without case.
     return sorted(found, key=lambda path: path.relative_to(folder).parts)
+
+
+def _unreadable(error: OSError) -> None:
+    raise CorpusError(f"the folder cannot be read ({error.strerror or error})", error.filename)
+
+
+def _same(path: Path, other: Path) -> bool:
+    return path.exists() and path.samefile(other)
 
 
 def _source(path: Path) -> Source | None:
@@ -184,6 +200,8 @@ class Corpus:
         if source.path is None:
             assert source.stream is not None
             return source.stream
+        if source.compression and source.path.is_file() and not source.size:
+            raise EOFError(f"an empty file, expected {source.compression}")
         raw = stack.enter_context(source.path.open("rb", buffering=0))
         self._raw = stream = cast(BinaryIO, raw)
         if source.compression == "gzip":

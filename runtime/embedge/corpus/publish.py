@@ -1,5 +1,6 @@
 """Move the files of a finished job into place: atomic, durable, never over files of others."""
 
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -23,9 +24,9 @@ Write = Callable[[BinaryIO], object]
 
 
 def existing(output: Path) -> list[Path]:
-    """The files that a job with this output would overwrite or delete."""
+    """The files, and links to nothing, that a job with this output would overwrite or delete."""
     paths = [output, *(sidecar(output, kind) for kind in _SIDECARS)]
-    return [path for path in paths if path.exists()]
+    return [path for path in paths if os.path.lexists(path)]
 
 
 def metadata_of(path: Path) -> Metadata | None:

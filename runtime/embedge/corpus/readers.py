@@ -111,13 +111,15 @@ def _read_table(
             except csv.Error as error:
                 yield BadRow(f"not valid CSV ({error})", None, file, line)
                 continue
+            if not values:
+                continue
             if header is None:
                 header = values
                 _check_columns(header, fields, file)
             elif len(values) > len(header):
                 reason = f"expected {len(header)} values as in the header, got {len(values)}"
                 yield BadRow(reason, values, file, line)
-            elif values:
+            else:
                 yield make_row(dict(zip(header, values, strict=False)), values, fields, file, line)
     finally:
         text.detach()

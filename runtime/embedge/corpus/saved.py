@@ -63,6 +63,8 @@ def open_vectors(path: Path, metadata: Metadata | None = None) -> Iterator[Store
     """
     metadata = metadata or read_metadata(path)
     if metadata is None:
+        if not path.exists():
+            raise CorpusError("there is no such file", str(path))
         raise CorpusError("not a file of vectors that embedge has written", str(path))
     real = real_path(path)
     with real.open("rb") if real.suffix.lower() == ".npy" else temporary() as stream:

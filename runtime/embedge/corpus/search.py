@@ -77,8 +77,7 @@ def search(
         OptionError: ``top`` is below 1, or the queries have another dim.
         CorpusError: a row holds values that are not finite.
     """
-    if top < 1:
-        raise OptionError(f"expected a top of 1 or more, got {top}")
+    check_top(top)
     best = [_Best(np.empty(0, np.intp), np.empty(0)) for _ in queries]
     for start in range(0, len(vectors), _SEARCH_BLOCK):
         block = vectors.block(start, _SEARCH_BLOCK)  # (block, dim)
@@ -97,6 +96,20 @@ def search(
         if progress:
             progress(min(start + _SEARCH_BLOCK, len(vectors)), len(vectors))
     return [found.matches() for found in best]
+
+
+def check_top(top: int) -> None:
+    """Raise OptionError where ``top`` is below 1."""
+    if top < 1:
+        raise OptionError(f"expected a top of 1 or more, got {top}")
+
+
+def check_threshold(threshold: float, measure: str) -> None:
+    """Raise OptionError where no similarity by ``measure`` can be ``threshold``."""
+    if not isfinite(threshold) or (measure == "cosine" and not -1 <= threshold <= 1):
+        raise OptionError(
+            f"expected a threshold from -1 to 1, got {threshold}; for 95 percent give 0.95"
+        )
 
 
 def near_best(rough: Vectors, best: Scores, top: int, margin: float) -> Rows:
@@ -130,10 +143,7 @@ def duplicates(
         OptionError: the threshold is out of range.
         CorpusError: a row holds values that are not finite.
     """
-    if not isfinite(threshold) or (vectors.similarity == "cosine" and not -1 <= threshold <= 1):
-        raise OptionError(
-            f"expected a threshold from -1 to 1, got {threshold}; for 95 percent give 0.95"
-        )
+    check_threshold(threshold, vectors.similarity)
     leader = _equal_rows(vectors, threshold)  # of each row: a lower row of its group, or itself
     distinct = np.flatnonzero(leader == np.arange(len(vectors)))
     with _only(vectors, distinct) as rest:
