@@ -69,7 +69,7 @@ def test_documents_with_their_best_passages(run: Command, encoder: Encoder) -> N
     out, err = run("search", "c c", "d.jsonl", "--id", "key", *SPLIT, "--top", "1")
     first = found[0]
     assert out == f"{first['score']:.4f}\t{first['id']}\t{' '.join(first['text'].split())}\n"
-    assert err == ""
+    assert err == "embedge: 2 texts were truncated to 16 tokens\n"  # two whole documents
 
 
 def test_stored_passages(run: Command) -> None:
