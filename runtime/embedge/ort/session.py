@@ -58,7 +58,8 @@ class Session:
         # on two cores where two threads of one call give 1.1 to 1.5 times.
         sharing = intra_op_threads(threads, self._dim) if names == [CPU] else 1
         self._session: ort.InferenceSession | None = load_session(file, choices, sharing)
-        sharing = self._session.get_session_options().intra_op_num_threads  # 1 if there are no more
+        if sharing > 1:  # unless the system gives no more threads
+            sharing = self._session.get_session_options().intra_op_num_threads
         self.concurrency = threads - (sharing - 1)
         self.providers: list[str] = self._session.get_providers()
         self.self_test: float | None = None
