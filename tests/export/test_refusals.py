@@ -144,7 +144,9 @@ def test_a_pointer_in_the_place_of_weights(folder: Path) -> None:
         load(Recipe(str(folder)))
 
 
-@pytest.mark.parametrize("name", ["onnx/model.onnx", "tf_model.h5", "pytorch_model.bin"])
+@pytest.mark.parametrize(
+    "name", ["onnx/model.onnx", "tf_model.h5", "pytorch_model.bin", "picture.png"]
+)
 def test_a_pointer_to_a_copy_that_nothing_reads_is_ignored(name: str, folder: Path) -> None:
     (folder / "onnx").mkdir()
     (folder / name).write_text(

@@ -82,6 +82,7 @@ class ExportVerifier:
         self._source, self.probes, self._pairs = source, list(probes), pairs
         self._folder, self._notify = folder, notify
         self._reference = encode_probes(source.encode, probes)  # (probes, dim)
+        _check_reference(self._reference, [probe.text for probe in probes])
         self._unrelated = calibration_texts()[::4]
         self._spearman: dict[str, float] = {}
         self._anisotropy: dict[str, float] = {}
@@ -165,6 +166,19 @@ class ExportVerifier:
             f"minimum {figures['cosine_min']:.6f}"
         )
         return figures
+
+
+def _check_reference(reference: Vectors, texts: Sequence[str]) -> None:
+    """Refuse a source whose own vectors mean nothing, before anything is traced."""
+    lengths = np.linalg.norm(reference, axis=1)
+    for text, length in zip(texts, lengths, strict=True):
+        if not np.isfinite(length) or length == 0:
+            raise ExportError(
+                "source",
+                f"the vector that the model gives {_shortened(text)} is "
+                f"{'all zeros' if length == 0 else 'not finite'}, in sentence-transformers too; "
+                "check that its weights are the trained ones",
+            )
 
 
 def compare(

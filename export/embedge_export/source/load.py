@@ -18,6 +18,7 @@ from embedge_export.recipe import Recipe
 from embedge_export.source import card, tokenizer, weights
 from embedge_export.source import modules as describe
 from embedge_export.source.config import transformer_settings
+from embedge_export.source.damage import check_files
 from embedge_export.source.kinds import OWN_CODE, Layout, check_kind, layout
 from embedge_export.source.locate import Location, locate
 from embedge_export.source.quiet import quiet
@@ -79,14 +80,14 @@ def load(recipe: Recipe) -> Source:
     transformer = model[0]
     if isinstance(transformer, st.Transformer):  # else it is refused by name, below
         tokenizer.check_settings(transformer)
-    overridden = _override(model, recipe)
+    own_limit, overridden = model.max_seq_length, _override(model, recipe)
     tokenizer_json, left_out = _tokenizer(transformer, model.max_seq_length)
     described = describe.modules(model)
     dims = describe.matryoshka_dims(model, {**found.config, **found.settings})
     default_dim, model.truncate_dim = _truncate_dim(model), None  # the file gives whole vectors
     prompts = dict(model.prompts) if any(model.prompts.values()) else {}
-    remarks += describe.prompt_remarks(prompts, described)
-    remarks += _tokens_left_out(left_out) + _default_dim(default_dim)
+    remarks += describe.limit_remarks(model, own_limit) + _tokens_left_out(left_out)
+    remarks += describe.prompt_remarks(prompts, described) + _default_dim(default_dim)
     return Source(
         model=model,
         modules=described,
@@ -157,6 +158,8 @@ def _loaded(found: Layout) -> tuple[SentenceTransformer, list[str]]:
                 model_kwargs={"dtype": torch.float32},
             )
     except Exception as error:
+        with quiet():
+            check_files(found)
         raise ExportError("source", _why_not(found, error)) from error
     model = _without_router(model)
     _check_size(model)

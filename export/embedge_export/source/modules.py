@@ -208,7 +208,9 @@ def max_tokens(model: SentenceTransformer, asked: int | None) -> int:
     Raises:
         ExportError: more is asked for than the model has positions, or nobody names a limit.
     """
-    own = model.max_seq_length
+    own: object = model.max_seq_length
+    if own is not None and (isinstance(own, bool) or not isinstance(own, int | float)):
+        raise ExportError("source", f"expected max_seq_length to be an integer, got {own!r}")
     limit = asked if asked is not None else own
     positions = _positions(model[0].auto_model)
     if asked is not None and positions is not None and asked > positions:
@@ -223,7 +225,25 @@ def max_tokens(model: SentenceTransformer, asked: int | None) -> int:
             "source",
             "the model does not say how many tokens it takes; set max_tokens (--max-tokens)",
         )
+    least = int(model.tokenizer.num_special_tokens_to_add()) + 1
+    if min(limits) < least:
+        raise ExportError(
+            "source",
+            f"expected max_tokens of at least {least}, special tokens included, got {min(limits)}; "
+            "set another (--max-tokens, or max_seq_length in the model's folder)",
+        )
     return int(min(limits))
+
+
+def limit_remarks(model: SentenceTransformer, own: int | None) -> list[str]:
+    """What to say where a model's own limit is larger than its table of positions."""
+    positions = _positions(model[0].auto_model)
+    if positions is None or own is None or not positions < own < _UNLIMITED:
+        return []
+    return [
+        f"texts are truncated to {model.max_seq_length} tokens: the model has {positions} "
+        f"positions, and sentence-transformers fails on longer texts (max_seq_length is {own})"
+    ]
 
 
 def set_max_tokens(model: SentenceTransformer, limit: int) -> None:

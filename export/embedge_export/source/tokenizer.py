@@ -26,6 +26,7 @@ _SUPPORTED: dict[str, tuple[Any, ...]] = {
     "verbose": (True, False),
 }
 _MODULE_SETTINGS = ("query_length", "document_length", "query_expansion")
+_FORWARD = {"method": "forward", "method_output_name": "last_hidden_state"}
 _NO_SETTING = "there is no such setting"
 _SHOWN = 5
 _NO_LIMIT = 2**31  # tokens; the model's own is not known yet
@@ -56,6 +57,8 @@ def check_settings(transformer: Any) -> None:
         raise _refused("truncation_side", tokenizer.truncation_side, "texts are cut at the right")
     if getattr(tokenizer, "split_special_tokens", False):
         raise _refused("split_special_tokens", True, "special tokens in a text are recognized")
+    if "attention_mask" not in tokenizer.model_input_names:
+        raise _refused("model_input_names", tokenizer.model_input_names, "padding is masked")
     if tokenizer.pad_token is None:
         raise ExportError(
             "source",
@@ -77,8 +80,20 @@ def check_settings(transformer: Any) -> None:
         value = getattr(transformer, key, None)
         if value is not None:
             raise _refused(key, value, "queries and documents are treated alike")
-    if "message" in (getattr(transformer, "modality_config", None) or {}):
+    _check_outputs(transformer)
+
+
+def _check_outputs(transformer: Any) -> None:
+    """Refuse what would make other vectors than those of the last layer out of the tokens."""
+    modalities = getattr(transformer, "modality_config", None) or {}
+    if "message" in modalities:
         raise _refused("modality_config", "message", "texts are not put into a chat template")
+    for key, value in modalities.get("text", {}).items():
+        if value != _FORWARD.get(key, value):
+            raise _refused(f"modality_config.text.{key}", value, f"it is {_FORWARD[key]!r}")
+    given = getattr(transformer, "module_output_name", None)
+    if given not in (None, "token_embeddings"):
+        raise _refused("module_output_name", given, "it is 'token_embeddings'")
 
 
 def _is_supported(key: str, value: Any) -> bool:
@@ -161,7 +176,14 @@ def check_ids(transformer: Any, text: str, left_out: Sequence[str], max_tokens: 
     special = " a ".join(token for token in tokens if token not in left_out)
     texts = [*calibration_texts(), "", " ", "  two  spaces ", "line\nbreak\ttab", special]
     texts.append(" ".join(calibration_texts()) * (1 + max_tokens // 4096))  # longer than the limit
-    for sample, ids in zip(texts, ours.ids(texts), strict=True):
+    found = ours.ids(texts)
+    if set().union(*found) <= set(tokenizer.all_special_ids):
+        raise ExportError(
+            "source",
+            "the tokenizer knows no tokens but special ones, so that all texts are alike; add the "
+            "files of the tokenizer that the model was trained with (tokenizer.json)",
+        )
+    for sample, ids in zip(texts, found, strict=True):
         theirs = _unpadded(transformer.preprocess([sample]))
         wrapped = ours.wrap(ids)
         if theirs != wrapped:

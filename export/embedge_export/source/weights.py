@@ -13,10 +13,19 @@ from embedge_export.source.kinds import Layout, read_json
 
 _SINGLE = ("model.safetensors", "pytorch_model.bin")
 _POINTER = b"version https://git-lfs.github.com/spec/"
+_READ = (
+    ".json",
+    ".safetensors",
+    ".bin",
+    ".txt",
+    ".model",
+    ".spm",
+    ".tiktoken",
+)  # what loading reads
 # Copies of the weights that other libraries read.
 _OTHER_FOLDERS = ("onnx", "openvino", "coreml", "gguf")
 _OTHER_FORMATS = (".h5", ".msgpack", ".ot", ".onnx", ".onnx_data", ".gguf", ".tflite")
-# Weights that no vector depends on, by the start of their names: they may be missing.
+# Weights that no vector depends on, by the start of their names: missing or unused, it is the same.
 _UNREAD = ("pooler.",)
 # Weights of the head of a language model, which an embedder drops: (end of the architecture's name
 # in config.json, starts of the weights' names).
@@ -47,8 +56,8 @@ def check_pointers(folder: Path) -> None:
 
 
 def _is_unread(path: Path, folder: Path) -> bool:
-    """Whether a file holds the weights once more, for other libraries."""
-    others = path.relative_to(folder).parts[0] in _OTHER_FOLDERS or path.suffix in _OTHER_FORMATS
+    """Whether no vector depends on a file: a picture, or the weights once more."""
+    others = path.relative_to(folder).parts[0] in _OTHER_FOLDERS or path.suffix not in _READ
     twice = path.suffix == ".bin" and (path.parent / _SINGLE[0]).is_file()
     return others or twice
 
@@ -61,15 +70,24 @@ def weight_files(found: Layout) -> list[Path]:
     """
     files = _of_folder(found.transformer)
     if not files:
-        raise ExportError(
-            "source",
-            f"{found.transformer} holds no weights (model.safetensors or pytorch_model.bin)",
-        )
+        raise ExportError("source", _no_weights(found.transformer))
     for _, folder in found.modules:
         inner = [path for path in sorted(folder.rglob("*")) if path.is_dir()]
         for place in [folder, *inner] if folder != found.folder.resolve() else []:
             files += [file for file in _of_folder(place) if file not in files]
     return files
+
+
+def _no_weights(folder: Path) -> str:
+    """What to say of a folder without weights that transformers reads."""
+    names = (path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*.*")))
+    others = [name for name in names if name.endswith((*_OTHER_FORMATS, ".safetensors", ".bin"))]
+    instead = f"; it does hold {_some(others)}, which the exporter does not read" if others else ""
+    return (
+        f"{folder} holds no weights ({_SINGLE[0]} or {_SINGLE[1]}, or shards with their "
+        f"index.json){instead}; download the PyTorch weights of the model, or give the folder that "
+        "holds them"
+    )
 
 
 def _of_folder(folder: Path) -> list[Path]:
@@ -143,7 +161,7 @@ def check_loaded(reports: list[dict[str, Any]], config: Mapping[str, Any]) -> li
     unexpected = [name for r in reports for name in sorted(r["unexpected_keys"])]
     heads = _heads(config)
     unused = [name for name in unexpected if name.startswith(heads)] if heads else []
-    unexpected = [name for name in unexpected if name not in unused]
+    unexpected = [n for n in unexpected if n not in unused and not n.startswith(_UNREAD)]
     shapes = [_shape(key) for report in reports for key in sorted(report["mismatched_keys"])]
     faults = [
         f"{len(names)} {what} ({_some(names)})"
