@@ -473,8 +473,10 @@ def change(output: Path, column: str, value: Any) -> None:
 
 
 def test_a_job_that_has_done_nothing_may_change(unfinished: Unfinished, encoder: Encoder) -> None:
-    change(unfinished.output, "state", "{}")
     with closing(sqlite3.connect(journal_path(unfinished.output))) as connection, connection:
+        ((identity,),) = connection.execute("SELECT identity FROM job")
+        values = (b"{}", journal._checksum([identity, b"{}"]))
+        connection.execute("UPDATE job SET state = ?, crc32 = ?", values)
         connection.execute("DELETE FROM chunks")
     unfinished.run(encoder, dtype="int8")
     assert np.load(unfinished.output).dtype == np.int8
@@ -495,6 +497,30 @@ def test_a_damaged_journal(
     change(unfinished.output, column, value)
     with pytest.raises(CorpusError, match=rf"\.v\.npy\.embedge: {message}.*; delete it to start"):
         unfinished.run(encoder)
+
+
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [
+        ("job", "identity"),
+        ("job", "state"),
+        ("chunks", "vectors"),
+        ("chunks", "ids"),
+        ("chunks", "skipped"),
+        ("chunks", "columns"),
+    ],
+)
+def test_a_flipped_bit_in_the_journal_is_noticed(
+    unfinished: Unfinished, encoder: Encoder, table: str, column: str
+) -> None:
+    with closing(sqlite3.connect(journal_path(unfinished.output))) as connection, connection:
+        ((before,), *_) = connection.execute(f"SELECT {column} FROM {table}").fetchall()
+        after = bytearray(before or b" ")
+        after[len(after) // 2] ^= 1
+        connection.execute(f"UPDATE {table} SET {column} = ?", (bytes(after),))
+    with pytest.raises(CorpusError, match=r"the journal is damaged \(a checksum differs\); delete"):
+        unfinished.run(encoder)
+    assert not unfinished.output.exists()
 
 
 @pytest.mark.parametrize("content", [b"no database at all, but text" * 99, b"SQLite format 3"])

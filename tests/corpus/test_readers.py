@@ -1,9 +1,11 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from embedge import CorpusError
+from embedge.corpus.inputs import Corpus, find_sources
 
 from .conftest import MakeCorpus, bad, good
 
@@ -178,3 +180,23 @@ def test_the_stream_format_of_arrow(corpus: MakeCorpus, tmp_path: Path) -> None:
     assert good(list(corpus({"a.arrow": data}))) == [(None, "one", 1), (None, "two", 2)]
     with pytest.raises(CorpusError, match=r"a\.arrow: not a whole arrow file"):
         list(corpus({"a.arrow": data[:-60]}))
+
+
+@pytest.mark.parametrize("offsets", [[0, 2**30, 2], [0, -5, 2], [0, 2, 1]])
+def test_values_outside_of_an_arrow_file_are_not_read(tmp_path: Path, offsets: list[int]) -> None:
+    """Reading them ends the process, or shows what else is in its memory."""
+    arrow = pytest.importorskip("pyarrow", reason="needs pip install 'embedge[corpus]'")
+    ends = arrow.py_buffer(np.array(offsets, np.int32).tobytes())
+    for kind in (arrow.string(), arrow.list_(arrow.int8())):
+        data = arrow.py_buffer(b"ab")
+        if kind == arrow.string():
+            values = arrow.Array.from_buffers(kind, 2, [None, ends, data])
+        else:
+            child = arrow.array([1, 2], arrow.int8())
+            values = arrow.Array.from_buffers(kind, 2, [None, ends], children=[child])
+        table = arrow.RecordBatch.from_arrays([arrow.array(["a", "b"]), values], ["text", "k"])
+        with arrow.ipc.new_file(str(tmp_path / "a.arrow"), table.schema) as writer:
+            writer.write_batch(table)
+        made = Corpus(find_sources([tmp_path / "a.arrow"]), keep=["k"])
+        with pytest.raises(CorpusError, match=r"a\.arrow: not a whole arrow file \("):
+            list(made)

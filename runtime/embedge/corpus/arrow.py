@@ -111,8 +111,10 @@ class Table:
         while True:
             with self._damaged():
                 batch = next(batches, None)
-            if batch is None:
-                return
+                if batch is None:
+                    return
+                if self._kind == "arrow":  # Parquet's readers build their own offsets
+                    _check_offsets(batch)
             yield batch
 
     def _all_batches(self, columns: Sequence[str]) -> Iterator[Any]:
@@ -133,6 +135,19 @@ class Table:
         except Exception as error:
             reason = str(error).partition("\n")[0] or type(error).__name__
             raise CorpusError(f"not a whole {self._kind} file ({reason})", self._name) from error
+
+
+def _check_offsets(batch: Any) -> None:
+    """Raise where values lie outside of their buffers: reading them would end the process.
+
+    Strings are checked as bytes: one that is not valid UTF-8 is a bad row, and not a damaged file.
+    """
+    arrow = _pyarrow()
+    as_bytes = {arrow.string(): arrow.binary(), arrow.large_string(): arrow.large_binary()}
+    for column in batch.columns:
+        column.validate()
+        kind = as_bytes.get(column.type)
+        (column if kind is None else column.view(kind)).validate(full=True)
 
 
 def _value(scalar: Any) -> Any:

@@ -5,11 +5,14 @@ happen, and a lock that dies with its process.
 
     job       one row: what the job is, and how far it is, as JSON
     chunks    what was made of consecutive rows of the corpus: vectors, ids, skipped rows, columns
+
+SQLite does not notice a flipped bit in what it stores, so each row has a checksum.
 """
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
@@ -18,13 +21,14 @@ from typing import Any
 from embedge.corpus.files import remove
 from embedge.errors import CorpusError
 
-FORMAT = 1
+FORMAT = 2
 SIZE_OF = "bytes of "  # begins the keys of the inputs' sizes in an identity
 
 _SCHEMA = """
-    CREATE TABLE IF NOT EXISTS job (format INTEGER, identity TEXT, state TEXT);
+    CREATE TABLE IF NOT EXISTS job (format INTEGER, identity BLOB, state BLOB, crc32 INTEGER);
     CREATE TABLE IF NOT EXISTS chunks
-        (number INTEGER PRIMARY KEY, vectors BLOB, ids BLOB, skipped BLOB, columns BLOB);
+        (number INTEGER PRIMARY KEY, vectors BLOB, ids BLOB, skipped BLOB, columns BLOB,
+         crc32 INTEGER);
 """
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_SCHEMA)
 _IN_USE = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
@@ -85,8 +89,8 @@ class Journal:
         """Commit: ``state`` counts ``chunk`` as well, and both are durable when this returns."""
         with self._transaction():
             self._connection.execute(
-                "INSERT INTO chunks (vectors, ids, skipped, columns) VALUES (?, ?, ?, ?)",
-                astuple(chunk),
+                "INSERT INTO chunks (vectors, ids, skipped, columns, crc32) VALUES (?, ?, ?, ?, ?)",
+                (*astuple(chunk), _checksum(astuple(chunk))),
             )
             self._store(state)
         self.state = state
@@ -99,10 +103,9 @@ class Journal:
 
     def chunks(self) -> Iterator[StoredChunk]:
         """All that was appended, one chunk at a time."""
-        query = "SELECT vectors, ids, skipped, columns FROM chunks ORDER BY number"
-        for values in self._connection.execute(query):
-            if not all(isinstance(value, bytes) for value in values):
-                raise sqlite3.DatabaseError("a chunk is missing")
+        query = "SELECT crc32, vectors, ids, skipped, columns FROM chunks ORDER BY number"
+        for checksum, *values in self._connection.execute(query):
+            _check(checksum, values)
             yield StoredChunk(*values)
 
     def forget_sizes(self) -> None:
@@ -134,9 +137,9 @@ class Journal:
 
     def _store(self, state: State) -> None:
         self._connection.execute("DELETE FROM job")
+        values = [json.dumps(value).encode() for value in (self._identity, asdict(state))]
         self._connection.execute(
-            "INSERT INTO job VALUES (?, ?, ?)",
-            (FORMAT, json.dumps(self._identity), json.dumps(asdict(state))),
+            "INSERT INTO job VALUES (?, ?, ?, ?)", (FORMAT, *values, _checksum(values))
         )
 
 
@@ -188,19 +191,30 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _load(connection: sqlite3.Connection, path: Path) -> tuple[dict[str, Any], State] | None:
-    row = connection.execute("SELECT format, identity, state FROM job").fetchone()
-    if row is None:
+    found = connection.execute("SELECT format FROM job").fetchone()
+    if found is None:
         return None
-    if row[0] != FORMAT:
+    if found[0] != FORMAT:
         raise CorpusError(
             "written by another version of embedge; delete it to start over", str(path)
         )
-    try:
-        return dict(json.loads(row[1])), State(**json.loads(row[2]))
-    except (ValueError, TypeError) as error:
-        raise CorpusError(
-            f"the journal is damaged ({error}); delete it to start over", str(path)
-        ) from None
+    checksum, *values = connection.execute("SELECT crc32, identity, state FROM job").fetchone()
+    _check(checksum, values)
+    return dict(json.loads(values[0])), State(**json.loads(values[1]))
+
+
+def _checksum(values: Sequence[bytes]) -> int:
+    checksum = 0
+    for value in values:
+        checksum = zlib.crc32(value, zlib.crc32(len(value).to_bytes(8, "big"), checksum))
+    return checksum
+
+
+def _check(checksum: object, values: Sequence[object]) -> None:
+    """Raise DatabaseError where the values of a row are not those that were stored."""
+    stored = [value for value in values if isinstance(value, bytes)]
+    if len(stored) != len(values) or _checksum(stored) != checksum:
+        raise sqlite3.DatabaseError("a checksum differs")
 
 
 def _compare(before: Mapping[str, Any], now: Mapping[str, Any], path: Path, output: Path) -> None:
