@@ -335,3 +335,13 @@ def test_a_reader_that_leaves_on_windows_is_no_error(
     monkeypatch.setattr(sys, "stdout", Left())
     assert main(["embed", "-m", str(tiny_file), "a"]) == 0
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["embed", "--help"]])
+def test_help_that_cannot_be_printed_is_an_error(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    assert main(arguments) == 2
+    err = capsys.readouterr().err
+    assert err == "embedge: standard output cannot be written: it is closed\n"

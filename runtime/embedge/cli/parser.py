@@ -1,6 +1,7 @@
 """The argument parser of every command: whole option names only, and "did you mean"."""
 
 import argparse
+import sys
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any, NoReturn
@@ -32,6 +33,11 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print the usage and what is wrong, and where to read more."""
         super().error(visible(f"{message}; try '{self.prog} --help'"))
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Print help or a version; argparse's own would lose an error of the output."""
+        if message:
+            (file or sys.stderr).write(message)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
