@@ -168,3 +168,28 @@ def test_another_output_of_the_transformer_is_refused(output: object, folder: Pa
 def test_a_pooler_that_nothing_reads_may_be_left_over(folder: Path) -> None:
     edit(folder / "sentence_bert_config.json", model_kwargs={"add_pooling_layer": False})
     assert load(Recipe(str(folder))).model[0].auto_model.pooler is None
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        ({"query": 3}, "the prompt 'query' is no text: '3'; correct it in"),
+        ({"query": ["a"]}, r"the prompt 'query' is no text: \"\['a'\]\"; correct it in"),
+        (["query: "], r"expected prompts in .* to be an object, got \"\['query: '\]\""),
+        ("query: ", r"expected prompts in .* to be an object, got 'query: '"),
+        (None, r"expected prompts in .* to be an object, got 'None'"),
+    ],
+)
+def test_prompts_that_are_no_texts_are_refused(prompts: object, message: str, folder: Path) -> None:
+    edit(folder / "config_sentence_transformers.json", prompts=prompts)
+    with pytest.raises(ExportError, match=f"^source: {message}"):
+        load(Recipe(str(folder)))
+
+
+def test_a_similarity_that_is_unknown_is_said(folder: Path) -> None:
+    edit(folder / "config_sentence_transformers.json", similarity_fn_name="overlap")
+    source = load(Recipe(str(folder)))
+    assert source.similarity == "cosine"
+    assert source.remarks == (
+        "similarity_fn_name is 'overlap', which sentence-transformers takes for 'cosine'",
+    )

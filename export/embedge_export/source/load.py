@@ -114,6 +114,7 @@ def _checked_layout(folder: Path) -> Layout:
     found = layout(folder)
     check_kind(found)
     tokenizer.check_file(found.transformer)
+    _check_prompts(found.settings.get("prompts", {}))
     return found
 
 
@@ -165,8 +166,7 @@ def _loaded(found: Layout) -> tuple[SentenceTransformer, list[str]]:
     _check_size(model)
     model.eval().float()
     _check_finite(model)
-    _check_prompts(model)
-    remarks = []
+    remarks = describe.similarity_remarks(model, found.settings)
     unused = weights.check_loaded(reports, found.config)
     if unused:
         shown = ", ".join(unused[:3])
@@ -229,18 +229,26 @@ def _check_finite(model: SentenceTransformer) -> None:
         )
 
 
-def _check_prompts(model: SentenceTransformer) -> None:
-    """Refuse prompts that are no text."""
-    for name, prompt in model.prompts.items():
-        for text in (name, prompt):
-            try:
-                str(text).encode()
-            except UnicodeEncodeError:
-                raise ExportError(
-                    "source",
-                    f"the prompt {name!a} has a lone surrogate, which is no character, in "
-                    f"{text!a}; correct it in config_sentence_transformers.json",
-                ) from None
+def _check_prompts(prompts: object) -> None:
+    """Refuse prompts that are no texts, before sentence-transformers stumbles over them."""
+    if not isinstance(prompts, Mapping):
+        raise ExportError(
+            "source",
+            f"expected prompts in config_sentence_transformers.json to be an object, got "
+            f"{str(prompts)[:60]!a}; give each prompt a name",
+        )
+    for name, prompt in prompts.items():
+        wrong = "" if isinstance(prompt, str | None) else "is no text"
+        try:
+            f"{name}{prompt}".encode()
+        except UnicodeEncodeError:
+            wrong = "has a lone surrogate, which is no character"
+        if wrong:
+            raise ExportError(
+                "source",
+                f"the prompt {name!a} {wrong}: {str(prompt)[:60]!a}; correct it in "
+                "config_sentence_transformers.json",
+            )
 
 
 def _override(model: SentenceTransformer, recipe: Recipe) -> dict[str, Any]:

@@ -246,6 +246,14 @@ def limit_remarks(model: SentenceTransformer, own: int | None) -> list[str]:
     ]
 
 
+def similarity_remarks(model: SentenceTransformer, settings: Mapping[str, Any]) -> list[str]:
+    """What to say where sentence-transformers does not know the similarity that is stated."""
+    stated, used = settings.get("similarity_fn_name"), str(model.similarity_fn_name)
+    if stated in (None, used):
+        return []
+    return [f"similarity_fn_name is {stated!r}, which sentence-transformers takes for {used!r}"]
+
+
 def set_max_tokens(model: SentenceTransformer, limit: int) -> None:
     """Let the reference cut texts at ``limit`` tokens."""
     model.max_seq_length = limit
