@@ -193,3 +193,16 @@ def test_a_similarity_that_is_unknown_is_said(folder: Path) -> None:
     assert source.remarks == (
         "similarity_fn_name is 'overlap', which sentence-transformers takes for 'cosine'",
     )
+
+
+@pytest.mark.parametrize("dims", [8, "8", [[8]], ["8"], [True], [8, 0], {"a": 8}])
+def test_matryoshka_dims_that_are_none_are_refused(dims: object, folder: Path) -> None:
+    edit(folder / "config_sentence_transformers.json", matryoshka_dims=dims)
+    with pytest.raises(ExportError, match="expected matryoshka_dims to be a list of positive int"):
+        load(Recipe(str(folder)))
+
+
+def test_a_missing_configuration_of_the_transformer_is_named(folder: Path) -> None:
+    (folder / "config.json").unlink()
+    with pytest.raises(ExportError, match=r"holds no config\.json; download the model again"):
+        load(Recipe(str(folder)))

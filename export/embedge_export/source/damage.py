@@ -23,6 +23,10 @@ def check_files(found: Layout) -> None:
     Raises:
         ExportError: names the first file that cannot be read, and says what to do.
     """
+    if not (found.transformer / "config.json").is_file():
+        raise ExportError(
+            "source", f"{found.transformer} holds no config.json; download the model again"
+        )
     for folder in dict.fromkeys([found.transformer, *(folder for _, folder in found.modules)]):
         for path in (path for name in _SETTINGS for path in sorted(folder.glob(name))):
             read_json(path, {})

@@ -123,7 +123,7 @@ def layout(folder: Path) -> Layout:
                     f"got {str(entry)[:60]!r}",
                 )
         modules += _routes(kind, path) or [(kind, path)]
-    transformer = next((path for kind, path in modules if (path / "config.json").is_file()), folder)
+    transformer = modules[0][1] if modules else folder
     return Layout(
         folder,
         tuple(modules),

@@ -276,11 +276,20 @@ def _positions(transformer: Any) -> int | None:
 
 
 def matryoshka_dims(model: SentenceTransformer, configs: Mapping[str, Any]) -> tuple[int, ...]:
-    """Dims that the model was trained to be truncated to, by its configuration; largest first."""
-    found = {model.truncate_dim}
+    """Dims that the model was trained to be truncated to, by its configuration; largest first.
+
+    Raises:
+        ExportError: the configuration names something else than dims.
+    """
+    found = [model.truncate_dim]
     for key in ("matryoshka_dims", "matryoshka_dimensions"):
-        found |= set(configs.get(key) or ())
-    return tuple(sorted((n for n in found if isinstance(n, int) and n > 0), reverse=True))
+        stated = configs.get(key) or []
+        if not isinstance(stated, list) or not all(type(dim) is int and dim > 0 for dim in stated):
+            raise ExportError(
+                "source", f"expected {key} to be a list of positive integers, got {stated!r}"
+            )
+        found += stated
+    return tuple(sorted({dim for dim in found if type(dim) is int and dim > 0}, reverse=True))
 
 
 def _array(tensor: torch.Tensor) -> NDArray[np.float32]:
