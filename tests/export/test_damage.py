@@ -206,3 +206,22 @@ def test_a_missing_configuration_of_the_transformer_is_named(folder: Path) -> No
     (folder / "config.json").unlink()
     with pytest.raises(ExportError, match=r"holds no config\.json; download the model again"):
         load(Recipe(str(folder)))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows makes links only for administrators")
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
+def test_a_link_to_nowhere_is_named(name: str, folder: Path) -> None:
+    """What is left of the hub's cache where it was copied without its blobs."""
+    (folder / name).unlink()
+    (folder / name).symlink_to(folder / "nowhere")
+    with pytest.raises(ExportError, match=rf"{name} is a link to a file that does not exist; copy"):
+        load(Recipe(str(folder)))
+
+
+def test_a_snapshot_is_no_other_revision(folder: Path) -> None:
+    snapshot = folder.parent / "models--org--tiny" / "snapshots" / ("a" * 40)
+    snapshot.parent.mkdir(parents=True)
+    folder.rename(snapshot)
+    assert load(Recipe(str(snapshot), revision="a" * 40)).origin["revision"] == "a" * 40
+    with pytest.raises(ExportError, match="the snapshot of one commit, which is not the revision"):
+        load(Recipe(str(snapshot), revision="main"))

@@ -68,6 +68,12 @@ def _cached(root: Path, folder: Path, recipe: Recipe) -> Location:
                 f"{', '.join(snapshots) or '(none)'}; name one of them (--revision), or its folder",
             )
         folder = root / "snapshots" / str(commit)
+    elif recipe.revision not in (None, folder.name):
+        raise ExportError(
+            "source",
+            f"{folder} is the snapshot of one commit, which is not the revision "
+            f"{recipe.revision!r}; give {root} for that, or no revision",
+        )
     repository = root.name.removeprefix(HUB_CACHE).replace("--", "/", 1)
     return Location(folder, repository, folder.name)
 

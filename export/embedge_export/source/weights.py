@@ -39,12 +39,18 @@ _SHOWN = 5  # names in a message
 
 
 def check_pointers(folder: Path) -> None:
-    """Refuse Git-LFS pointers in the place of files that loading reads.
+    """Refuse Git-LFS pointers and broken links in the place of files that loading reads.
 
     Raises:
         ExportError: names the first one.
     """
     for path in sorted(folder.rglob("*")):
+        if path.is_symlink() and not path.exists() and not _is_unread(path, folder):
+            raise ExportError(
+                "source",
+                f"{path} is a link to a file that does not exist; copy the model with the files "
+                "that its links lead to (cp -rL), or download it again",
+            )
         if path.is_file() and path.stat().st_size < 1024 and not _is_unread(path, folder):
             with path.open("rb") as stream:
                 if stream.read(len(_POINTER)) == _POINTER:
