@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from embedge.errors import ExportError
 from embedge_export import export
 from embedge_export.recipe import Recipe
+from embedge_export.source.card import license_of
 from embedge_export.source.load import load
 
 from .test_refusals import edit, folder
@@ -225,3 +226,16 @@ def test_a_snapshot_is_no_other_revision(folder: Path) -> None:
     assert load(Recipe(str(snapshot), revision="a" * 40)).origin["revision"] == "a" * 40
     with pytest.raises(ExportError, match="the snapshot of one commit, which is not the revision"):
         load(Recipe(str(snapshot), revision="main"))
+
+
+@pytest.mark.parametrize(
+    ("line", "license"),
+    [
+        ('license: "mi\\u0000t\\u001b[0m"', "mit[0m"),
+        ('license: "\\ud800mit"', "mit"),
+        ("license: mit\ntags: " + "[" * 3000, "mit"),
+    ],
+)
+def test_a_license_is_text_in_one_line(line: str, license: str, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text(f"---\n{line}\n---\n")
+    assert license_of(tmp_path) == license

@@ -43,7 +43,7 @@ def license_of(folder: Path) -> str:
 def _named(front_matter: str) -> str:
     try:  # BaseLoader: every value is text, so that no odd date elsewhere is an error
         values: Any = yaml.load(front_matter, Loader=yaml.BaseLoader)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError):
         values = {"license": _first_line(front_matter)}
     if not isinstance(values, dict):
         return ""
@@ -54,7 +54,8 @@ def _named(front_matter: str) -> str:
 
 def _name(value: object) -> str:
     """A license's name in one line; nothing where a value is none."""
-    name = " ".join(value.split())[:_LONGEST] if isinstance(value, str) else ""
+    words = " ".join(value.split()) if isinstance(value, str) else ""
+    name = "".join(filter(str.isprintable, words))[:_LONGEST]  # no controls, no lone surrogates
     return "" if name.lower() in _NO_VALUE else name
 
 
