@@ -138,14 +138,21 @@ def quit(options: Options) -> Result:  # the name of the check on the command li
     return good == len(ways) and slowest < 1, figure
 
 
+def _seconds(command: list[str], given: bytes = b"") -> float:
+    """How long a process runs."""
+    start = time.monotonic()
+    subprocess.run(command, input=given, capture_output=True, check=True)
+    return time.monotonic() - start
+
+
 def command(options: Options) -> Result:
     """exit statuses of the command after Ctrl-C at swept moments"""
     given = "\n".join(["a river bank"] * 3000).encode()
     line = [sys.executable, "-X", "faulthandler", "-m", "embedge", "embed"]
     line += ["--model", str(options.model)] if options.model else []
-    start = time.monotonic()
-    subprocess.run(line, input=given, capture_output=True, check=True)
-    whole = time.monotonic() - start
+    # Until the command has set its own handler, Python handles the signal.
+    first = 2 * max(_seconds([sys.executable, "-c", "import embedge.__main__"]) for _ in range(5))
+    whole = _seconds(line, given)
     statuses: dict[int, int] = {}
     traces = 0
     times = 20 if options.quick else 200
@@ -158,8 +165,7 @@ def command(options: Options) -> Result:
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         killer = threading.Timer(
-            # In the first 50 ms Python itself starts, and handles the signal.
-            0.05 + whole * (number * 37 % times) / times,
+            first + whole * (number * 37 % times) / times,
             process.send_signal,
             [signal.SIGINT],
         )
