@@ -75,6 +75,14 @@ def test_a_prompt_that_melts_into_the_text_is_refused(
         load(Recipe(str(folder), prompts={"snow": "☃"}))
 
 
+def test_a_second_pooling_is_refused(tmp_path: Path, transformer_folder: Path) -> None:
+    model = sentence_transformer(
+        transformer_folder, st.Pooling(32, "mean"), st.Normalize(), st.Pooling(32, "cls")
+    )
+    with pytest.raises(ExportError, match="expected one Pooling module, got more"):
+        modules.modules(model)
+
+
 def test_positions_that_are_kept_for_padding_do_not_count(tmp_path: Path) -> None:
     """RoBERTa counts positions from the padding's id + 1: of 66 rows, 65 - 0 are for tokens."""
     torch.manual_seed(0)

@@ -91,6 +91,8 @@ def modules(model: SentenceTransformer) -> tuple[Module, ...]:
             f"expected Pooling behind the Transformer, got {after}: without it there is a vector "
             "for each token and none for the text; add the pooling that the model was trained with",
         )
+    if sum(isinstance(module, st.Pooling) for module in head) > 1:
+        raise ExportError("source", "expected one Pooling module, got more; leave only one of them")
     return found
 
 
