@@ -84,7 +84,7 @@ def load(recipe: Recipe) -> Source:
     tokenizer_json, left_out = _tokenizer(transformer, model.max_seq_length)
     described = describe.modules(model)
     dims = describe.matryoshka_dims(model, {**found.config, **found.settings})
-    default_dim, model.truncate_dim = _truncate_dim(model), None  # the file gives whole vectors
+    default_dim = _take_truncate_dim(model)
     prompts = dict(model.prompts) if any(model.prompts.values()) else {}
     remarks += describe.limit_remarks(model, own_limit) + _tokens_left_out(left_out)
     remarks += describe.prompt_remarks(prompts, described) + _default_dim(default_dim)
@@ -267,13 +267,15 @@ def _override(model: SentenceTransformer, recipe: Recipe) -> dict[str, Any]:
     return {key: value for key, value in own.items() if value != asked[key]}
 
 
-def _truncate_dim(model: SentenceTransformer) -> int | None:
-    """How many components the model gives unasked, None where that is all of them.
+def _take_truncate_dim(model: SentenceTransformer) -> int | None:
+    """Let the model give whole vectors, as the file does; returns how many components it gave.
+
+    None where that is all of them.
 
     Raises:
         ExportError: truncate_dim is no number of components.
     """
-    dim = model.truncate_dim
+    dim, model.truncate_dim = model.truncate_dim, None
     if dim is None:
         return None
     if not isinstance(dim, int) or isinstance(dim, bool) or dim < 1:
@@ -282,7 +284,6 @@ def _truncate_dim(model: SentenceTransformer) -> int | None:
             f"expected truncate_dim in config_sentence_transformers.json to be a positive integer "
             f"or null, got {dim!r}; set it to the number of components to keep, or remove it",
         )
-    model.truncate_dim = None
     return dim if dim < model.encode("a", show_progress_bar=False).shape[-1] else None
 
 

@@ -13,15 +13,8 @@ from embedge_export.source.kinds import Layout, read_json
 
 _SINGLE = ("model.safetensors", "pytorch_model.bin")
 _POINTER = b"version https://git-lfs.github.com/spec/"
-_READ = (
-    ".json",
-    ".safetensors",
-    ".bin",
-    ".txt",
-    ".model",
-    ".spm",
-    ".tiktoken",
-)  # what loading reads
+# What loading reads.
+_READ = (".json", ".safetensors", ".bin", ".txt", ".model", ".spm", ".tiktoken")
 # Copies of the weights that other libraries read.
 _OTHER_FOLDERS = ("onnx", "openvino", "coreml", "gguf")
 _OTHER_FORMATS = (".h5", ".msgpack", ".ot", ".onnx", ".onnx_data", ".gguf", ".tflite")

@@ -77,8 +77,7 @@ def run_job(arguments: argparse.Namespace, encoder: Encoder) -> int:
         print_json(asdict(summary))
     if not arguments.quiet:
         _say_done(summary)
-    if summary.truncated:
-        say(f"{summary.truncated} texts were truncated to {encoder.max_tokens} tokens")
+    say_truncated(encoder, summary.truncated)
     if summary.skipped:
         say(f"{summary.skipped} rows were skipped: see {sidecar(output, 'skipped')}")
     _say_absent(corpus)

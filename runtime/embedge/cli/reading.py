@@ -158,10 +158,11 @@ def one_line(*values: int | str | None) -> list[str]:
     return [visible(" ".join(str(value).split())) for value in values if value is not None]
 
 
-def say_truncated(encoder: Encoder) -> None:
-    """Report how many texts the model has not read to their ends, if any."""
-    if encoder.truncated:
-        say(f"{encoder.truncated} texts were truncated to {encoder.max_tokens} tokens")
+def say_truncated(encoder: Encoder, texts: int | None = None) -> None:
+    """Report how many ``texts`` the model has not read to their ends; None is all of its own."""
+    texts = encoder.truncated if texts is None else texts
+    if texts:
+        say(f"{texts} texts were truncated to {encoder.max_tokens} tokens")
 
 
 def say_skipped(row: BadRow) -> None:

@@ -87,7 +87,7 @@ def _files(folder: Path, ignore: Path | None) -> list[Path]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         links += [name for name in folders if Path(parent, name).is_symlink()]
         paths = [Path(parent, name) for name in names if not name.startswith(".")]
-        found += [path for path in paths if _source(path) and not (there and _same(path, there))]
+        found += [path for path in paths if not (there and _same(path, there))]
     if links:
         warn(
             f"links to folders are not followed, {folder} has {', '.join(sorted(links)[:3])}"
