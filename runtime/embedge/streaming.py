@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from embedge.errors import TextError, resource_errors
-from embedge.ort.batching import TokenSequence, Waiting
+from embedge.ort.batching import InOrder, TokenSequence, Waiting
 from embedge.ort.workers import Workers
 from embedge.pipeline import Pipeline, Vectors
 from embedge.progress import Progress, reporting
@@ -205,22 +205,18 @@ class _Results:
         self._pipeline = pipeline
         self._dim = dim
         self._texts = pipeline.text_vectors()
-        self._finished: dict[int, tuple[TokenSequence, Vectors]] = {}
-        self._next = 0  # the first sequence that was not taken
+        self._finished = InOrder[tuple[TokenSequence, Vectors]]()
         self.given = 0
 
     def add(self, batch: list[TokenSequence], vectors: Vectors) -> int:
         """Keep a micro-batch's vectors (batch, dim); returns how many texts end in it."""
         for sequence, vector in zip(batch, vectors, strict=True):
-            self._finished[sequence.number] = sequence, vector
+            self._finished.add(sequence.number, (sequence, vector))
         return sum(sequence.last for sequence in batch)
 
     def ready(self) -> Vectors:
         """The vectors that are next in order, float32 (texts, dim); each is given once."""
-        taken: list[tuple[TokenSequence, Vectors]] = []
-        while self._next in self._finished:
-            taken.append(self._finished.pop(self._next))
-            self._next += 1
+        taken = list(self._finished.take())
         if not taken:
             return np.empty((0, self._dim), np.float32)
         last = np.array([sequence.last for sequence, _ in taken])

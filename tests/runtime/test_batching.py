@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from embedge.ort.batching import TokenSequence, Waiting
+from embedge.ort.batching import InOrder, TokenSequence, Waiting
 
 
 def waiting(lengths: list[int], budget: int = 12) -> Waiting:
@@ -62,3 +62,16 @@ def test_every_sequence_is_in_one_batch_of_its_length_within_the_budget(oldest: 
         assert lengths[batch].sum() <= 100 or len(batch) == 1
     first = [int(lengths[batch[0]]) if not oldest else -batch[0] for batch in found]
     assert first == sorted(first, reverse=True)
+
+
+def test_what_finishes_in_any_order_is_given_in_order() -> None:
+    finished = InOrder[str]()
+    assert list(finished.take()) == []
+    finished.add(1, "b")
+    assert list(finished.take()) == []
+    finished.add(0, "a")
+    finished.add(3, "d")
+    assert list(finished.take()) == ["a", "b"]
+    assert list(finished.take()) == []
+    finished.add(2, "c")
+    assert list(finished.take()) == ["c", "d"]

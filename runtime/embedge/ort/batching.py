@@ -1,4 +1,4 @@
-"""Sequences of token ids to micro-batches under a token budget.
+"""Sequences of token ids to micro-batches under a token budget, and results back into order.
 
 A micro-batch holds sequences of one length only, so nothing is ever padded. That is what makes a
 vector independent of its neighbours to the last bit (a padded softmax or sum may round its tail
@@ -6,8 +6,9 @@ differently), and it is also the fastest: no padding is computed, and no mask is
 """
 
 from collections import deque
+from collections.abc import Iterator
 from itertools import islice
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,9 @@ from numpy.typing import NDArray
 # texts in one batch are 4 % slower than one by one: their attention exceeds the cache (default
 # model, AMD Zen 4).
 TOKEN_BUDGET = 384
+
+
+Item = TypeVar("Item")
 
 
 class TokenSequence(NamedTuple):
@@ -78,3 +82,21 @@ class Waiting:
             del self._groups[length]
         self.tokens -= length * len(batch)
         return batch
+
+
+class InOrder(Generic[Item]):
+    """What is finished in any order, given in the order of its numbers 0, 1, 2 ..."""
+
+    def __init__(self) -> None:
+        self._finished: dict[int, Item] = {}
+        self._next = 0
+
+    def add(self, number: int, item: Item) -> None:
+        """Keep an item until those of all smaller numbers are there."""
+        self._finished[number] = item
+
+    def take(self) -> Iterator[Item]:
+        """Give the items that are next, each once."""
+        while self._next in self._finished:
+            self._next += 1
+            yield self._finished.pop(self._next - 1)

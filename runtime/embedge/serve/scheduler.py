@@ -16,7 +16,7 @@ import numpy as np
 
 from embedge.encoder import Encoder
 from embedge.errors import EmbedgeError
-from embedge.ort.batching import TOKEN_BUDGET
+from embedge.ort.batching import TOKEN_BUDGET, InOrder
 from embedge.ort.threads import start
 from embedge.pipeline import Pipeline, Vectors
 from embedge.serve.requests import CancelledError, Request
@@ -73,8 +73,7 @@ class _Results:
         self._pipeline = pipeline
         self._texts = pipeline.text_vectors()
         self._lock = threading.Lock()
-        self._finished: dict[int, _Part] = {}
-        self._next = 0  # the first part that was not taken
+        self._finished = InOrder[_Part]()
         self.vectors = np.empty((len(request.texts), request.dim), np.float32)
         self.given = 0
 
@@ -82,11 +81,9 @@ class _Results:
         """Keep a part whose vectors are there; returns whether it made the last text complete."""
         count, dim = self.vectors.shape
         with self._lock:
-            self._finished[part.number] = part
-            while self._next in self._finished:
-                part = self._finished.pop(self._next)
-                self._next += 1
-                found = self._pipeline.finish(self._texts, part.fitted, part.vectors, dim)
+            self._finished.add(part.number, part)
+            for ready in self._finished.take():
+                found = self._pipeline.finish(self._texts, ready.fitted, ready.vectors, dim)
                 self.vectors[self.given : self.given + len(found)] = found
                 self.given += len(found)
             return self.given == count
