@@ -82,7 +82,7 @@ def encode_in_context(
 
     A text that is too long for the model is read in overlapping windows; each passage is taken
     from one that begins at least a quarter of a window before it, where it is that far into the
-    text. Special tokens and the prompt belong to no passage.
+    text. Special tokens and the prompt belong to no passage; one without tokens has their vector.
 
     Args:
         stretches: the texts and their passages.
@@ -118,7 +118,8 @@ def _means(
     """Numbers of passages and their vectors, (dim,), as they are finished, not normalized."""
     front = pipeline.placed(prompt).ids
     before = len(pipeline.tokenizer.prefix_ids) + len(front)
-    source = _Source(_windows(pipeline, stretches, front), threads)
+    without_tokens = list[int]()
+    source = _Source(_windows(pipeline, stretches, front, without_tokens), threads)
 
     def run(batch: list[TokenSequence]) -> NDArray[np.float32]:
         return pipeline.session.token_vectors(np.array([window.ids for window in batch], np.int64))
@@ -131,10 +132,10 @@ def _means(
                 for window, row in zip(batch, rows, strict=True):
                     for passage, first, end in source.spans.pop(window.number):
                         own = row[before + first : before + end]
-                        if end:
-                            yield passage, own.mean(0, dtype=np.float64)
-                        else:  # without tokens: the vector of the special tokens
-                            yield passage, pipeline.run([window.ids])[0]
+                        yield passage, own.mean(0, dtype=np.float64)
+    if without_tokens:
+        (vector,) = pipeline.run([_wrap(pipeline, front, np.empty(0, np.int32))])
+        yield from ((passage, vector) for passage in without_tokens)
 
 
 class _Span(NamedTuple):
@@ -149,9 +150,15 @@ _Window = tuple[NDArray[np.int32], list[_Span]]  # token ids, and the passages t
 
 
 def _windows(
-    pipeline: Pipeline, stretches: Iterable[Stretch], front: NDArray[np.int32]
+    pipeline: Pipeline,
+    stretches: Iterable[Stretch],
+    front: NDArray[np.int32],
+    without_tokens: list[int],
 ) -> Iterator[_Window]:
-    """The windows of texts, each with the passages that are taken from it."""
+    """The windows of texts, each with the passages that are taken from it.
+
+    The numbers of passages that have no tokens are added to ``without_tokens``.
+    """
     size, count = pipeline.tokenizer.capacity - len(front), 0
     for stretch in stretches:
         tokens = pipeline.placed(stretch.text)
@@ -159,7 +166,7 @@ def _windows(
         for number, part in enumerate(stretch.parts, count):
             first, end = np.searchsorted(tokens.starts, (part.start, part.end)).tolist()
             if first == end:
-                yield _wrap(pipeline, front, tokens.ids[:0]), [_Span(number, 0, 0)]
+                without_tokens.append(number)
                 continue
             if not spans or end > begin + size:
                 if spans:

@@ -131,6 +131,10 @@ def test_without_context_a_passage_is_a_text_of_its_own(default: Encoder) -> Non
     assert not np.allclose(default.encode_passages(SENTENCES, parts), expected, atol=0.01)
 
 
-def test_a_passage_without_tokens_has_a_vector(default: Encoder) -> None:
-    vectors = default.encode_passages("   ")
-    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), [1], atol=1e-6)
+def test_a_passage_without_tokens_has_the_vector_of_an_empty_text(default: Encoder) -> None:
+    text = "   a river    a bank   "
+    parts = [Passage(text[a:b], a, b) for a, b in ((0, 3), (3, 10), (10, 14), (14, 20), (20, 23))]
+    vectors = default.encode_passages(text, parts)
+    np.testing.assert_allclose(vectors[::2], default.encode([""] * 3), atol=1e-6)
+    filled = default.encode_passages(text, [parts[1], parts[3]])
+    np.testing.assert_array_equal(vectors[1::2], filled)
