@@ -6,7 +6,7 @@ from typing import cast, overload
 
 import numpy as np
 
-from embedge.documents import Stretch, encode_in_context, split_to_fit
+from embedge.documents import Stretch, check_linear, encode_in_context, split_to_fit
 from embedge.explain import Explanation, Of, Reading, check_of, explain
 from embedge.loaded import LoadedModel
 from embedge.pipeline import Vectors
@@ -237,6 +237,7 @@ class Encoder(LoadedModel):
         if isinstance(texts, str):
             return self.explain(query, [texts], of=of, overflow=overflow)[0]
         pipeline, count = self._pipeline, self._truncated.add
+        check_linear(pipeline)
         if check_of(of) == "query":
             vectors = self.encode_document(texts, overflow=overflow)
             reading = Reading(self._front(QUERY_PROMPTS), "truncate", count)

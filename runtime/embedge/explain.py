@@ -17,7 +17,6 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from embedge.documents import check_linear
 from embedge.errors import OptionError
 from embedge.pipeline import Pipeline
 from embedge.similarity import Vectors
@@ -90,17 +89,15 @@ def explain(
     """Explain the cosine of a query's vector with a text's, in one pass of the model over the text.
 
     Args:
-        pipeline: of the model that made ``query``.
+        pipeline: of the model that made ``query``; `check_linear` has passed.
         query: float32 (dim,), dim being at most the model's.
         text: the text.
         number: its place among the texts, for error messages.
         reading: how it is read.
 
     Raises:
-        OptionError: the model does not pool by the mean, or something follows the pooling.
         TextError: the text is not valid Unicode, or too long under "error".
     """
-    check_linear(pipeline)
     prompt = reading.prompt
     parts = list(pipeline.tokenize([check_text(text, number)], number, reading.overflow, prompt))
     if cut := sum(part.cut for part in parts):

@@ -3,11 +3,13 @@
 import io
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
+from embedge import Encoder
 from embedge.cli.main import main
 from embedge.corpus import open_vectors
 
@@ -60,6 +62,40 @@ def test_links_to_folders_are_named(capsys: Capture) -> None:
     )
     with open_vectors(Path("v.npy")) as vectors:
         assert len(vectors) == 1
+
+
+@pytest.mark.filterwarnings("default:vectors that embedge")
+@pytest.mark.parametrize("kind", ["jsonl", "parquet", "arrow"])
+def test_earlier_vectors_in_a_folder_are_no_texts(capsys: Capture, kind: str) -> None:
+    if kind != "jsonl":
+        pytest.importorskip("pyarrow", reason="needs pip install 'embedge[corpus]'")
+    Path("d").mkdir()
+    Path("d/a.jsonl").write_text('{"text": "a b"}\n')
+    Path("d/a.jsonl.json").write_text("{}")  # of somebody else
+    earlier = Path("d") / f"v.{kind}"
+    assert main(["embed", "d/a.jsonl", "--with-text", "-o", str(earlier), *OPTIONS]) == 0
+    assert main(["embed", "d", "-o", "v.npy", *OPTIONS]) == 0
+    assert capsys.readouterr().err == (
+        f"embedge: vectors that embedge has written are not read, d has {earlier}: to read the "
+        "texts in them, give them by their names\n"
+    )
+    with open_vectors(Path("v.npy")) as vectors:
+        assert len(vectors) == 1
+
+
+def test_what_cannot_be_explained_is_refused_before_the_search(
+    capsys: Capture, tmp_path: Path, tiny: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["embed", "a.txt", "-o", "v.npy", *OPTIONS]) == 0
+    other = replace(tiny.SETTINGS, pooling="cls")
+    model = tiny.write(tmp_path / "cls.onnx", tiny.model(settings=other))
+    for method in ("encode_query", "encode_document"):
+        monkeypatch.setattr(Encoder, method, None)  # nothing may be encoded
+    for option in (["--explain"], ["--html", "x.html"]):
+        err = fails(capsys, "search", "a", "v.npy", *option, *OPTIONS)
+        assert "need the texts, and the vectors were stored without them" in err
+        err = fails(capsys, "search", "a", "a.txt", "--model", str(model), *option, *OPTIONS)
+        assert "tiny pools by 'cls', where a token has no share" in err
 
 
 def test_a_folder_that_cannot_be_listed(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:

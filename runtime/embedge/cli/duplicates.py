@@ -15,6 +15,7 @@ from embedge.cli.reading import (
 from embedge.cli.streams import print_json
 from embedge.corpus.rows import Id
 from embedge.corpus.search import check_threshold, duplicates
+from embedge.encoder import Encoder
 from embedge.progress import ProgressBar
 
 _ROWS_AT_ONCE = 65_536
@@ -50,8 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the groups of near-duplicates."""
 
-    def check(similarity: str) -> None:
-        check_threshold(arguments.threshold, similarity)
+    def check(encoder: Encoder) -> None:
+        check_threshold(arguments.threshold, encoder.info["similarity"])
 
     with corpus_vectors(arguments, check=check) as (vectors, encoder):
         with ProgressBar(

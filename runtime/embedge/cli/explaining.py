@@ -12,6 +12,7 @@ from embedge.cli.streams import say
 from embedge.cli.terminal import bold, visible
 from embedge.corpus.files import real_path, remove, write_synced
 from embedge.corpus.files import replace as move
+from embedge.corpus.vectors import StoredVectors
 from embedge.encoder import Encoder
 from embedge.errors import OptionError
 from embedge.explain import Share
@@ -51,21 +52,22 @@ the larger.</p>
 """
 
 
+def check_explainable(encoder: Encoder, vectors: StoredVectors | None) -> None:
+    """Raise OptionError where matches among vectors, if there are any yet, have no shares."""
+    if vectors is not None and not vectors.has_texts:
+        raise OptionError(
+            "--explain and --html need the texts, and the vectors were stored without them; make them "
+            "with embedge embed --with-text, or give the texts to search in place of vectors"
+        )
+    encoder.explain("", [])  # raises it for models that have none
+
+
 def explain_found(
     encoder: Encoder, queries: Sequence[str], found: Sequence[Sequence[Found]]
 ) -> list[list[Found]]:
-    """Add the words' shares to every match.
-
-    Raises:
-        OptionError: a text is not known, or the model's cosines have no shares.
-    """
+    """Add the words' shares to every match; `check_explainable` has passed."""
     explained, others = [], 0
     for query, matches in zip(queries, found, strict=True):
-        if any(match.text is None for match in matches):
-            raise OptionError(
-                "--explain needs the texts, and the vectors were stored without them; make them "
-                "with embedge embed --with-text, or give the texts to search in place of vectors"
-            )
         texts = [str(match.text) for match in matches]
         row = []
         for match, explanation in zip(matches, encoder.explain(query, texts), strict=True):

@@ -118,18 +118,18 @@ def make_encoder(arguments: argparse.Namespace, dim: int | None = None) -> Encod
 def corpus_vectors(
     arguments: argparse.Namespace,
     passages: PassageOptions | None = None,
-    check: Callable[[str], object] = lambda similarity: None,
+    check: Callable[[Encoder], object] = lambda encoder: None,
 ) -> Iterator[tuple[StoredVectors, Encoder | None]]:
     """The vectors of a corpus, and the Encoder if one was needed for them.
 
-    Texts are split as ``passages`` says, unless it is None. ``check`` is given the model's measure
-    of similarity before anything is encoded.
+    Texts are split as ``passages`` says, unless it is None. ``check`` is given the Encoder before
+    any of them is encoded.
     """
     paths = [Path(name) for name in arguments.corpus if name != "-"]
     stored = {path: known for path in paths if (known := read_metadata(path)) is not None}
     if not stored:
         encoder = make_encoder(arguments)
-        check(encoder.info["similarity"])
+        check(encoder)
         sources = find_given(arguments, arguments.corpus)
         corpus = Corpus(sources, arguments.field, arguments.id)
         options = RowOptions(on_error=arguments.on_error, passages=passages)

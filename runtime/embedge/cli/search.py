@@ -7,6 +7,7 @@ from pathlib import Path
 
 from embedge.cli.explaining import (
     bold_words,
+    check_explainable,
     check_page,
     explain_found,
     strongest,
@@ -29,6 +30,8 @@ from embedge.cli.terminal import can_style
 from embedge.corpus.inputs import Corpus
 from embedge.corpus.rows import BadRow
 from embedge.corpus.search import check_top
+from embedge.corpus.vectors import StoredVectors
+from embedge.encoder import Encoder
 from embedge.errors import CorpusError, OptionError
 from embedge.progress import ProgressBar
 
@@ -84,27 +87,43 @@ def run(arguments: argparse.Namespace) -> int:
         )
     queries = _queries(arguments)
     passages = document_options(arguments)
-    with corpus_vectors(arguments, passages) as (vectors, encoder):
+    explained = arguments.explain or arguments.html is not None
+
+    def check(encoder: Encoder, vectors: StoredVectors | None = None) -> None:
+        if explained:
+            check_explainable(encoder, vectors)
+
+    with corpus_vectors(arguments, passages, check) as (vectors, encoder):
         encoder = encoder or make_encoder(arguments, vectors.dim)
-        if not len(vectors):
-            say("there is nothing to search: the corpus has no rows")
-        find = find_rows if passages is None else find_documents
-        encoded = encoder.encode_query(queries)
-        with ProgressBar(len(vectors), not arguments.quiet, unit="rows") as bar:
-            found = find(encoded, vectors, arguments.top, bar.move_to)
-        say_truncated(encoder)
-        if passages and any(match.fields["document"] is None for some in found for match in some):
-            say(
-                "documents are ranked by their best passage only: there are no vectors of whole "
-                "documents; make them with embedge embed --passages --with-document"
-            )
-    if arguments.explain or arguments.html is not None:
+        check(encoder, vectors)
+        found = _find(arguments, queries, vectors, encoder)
+    if explained:
         found = explain_found(encoder, queries, found)
     for query, matches in zip(queries, found, strict=True):
         _print(arguments, query, matches)
     if arguments.html is not None:
         write_page(arguments.html, queries, found, arguments.force)
     return 0
+
+
+def _find(
+    arguments: argparse.Namespace, queries: list[str], vectors: StoredVectors, encoder: Encoder
+) -> list[list[Found]]:
+    """The matches of each query, with what is to be said about them."""
+    if not len(vectors):
+        say("there is nothing to search: the corpus has no rows")
+    find = find_documents if arguments.passages else find_rows
+    encoded = encoder.encode_query(queries)
+    with ProgressBar(len(vectors), not arguments.quiet, unit="rows") as bar:
+        found = find(encoded, vectors, arguments.top, bar.move_to)
+    say_truncated(encoder)
+    documents = [match.fields.get("document", 0) for matches in found for match in matches]
+    if None in documents:
+        say(
+            "documents are ranked by their best passage only: there are no vectors of whole "
+            "documents; make them with embedge embed --passages --with-document"
+        )
+    return found
 
 
 def _queries(arguments: argparse.Namespace) -> list[str]:

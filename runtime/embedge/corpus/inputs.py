@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from embedge.corpus import arrow
+from embedge.corpus.publish import metadata_of
 from embedge.corpus.readers import READERS, check_encoding
 from embedge.corpus.rows import BadRow, Fields, Row
-from embedge.errors import CorpusError, OptionError, warn
+from embedge.errors import CorpusError, EmbedgeError, OptionError, warn
 
 _FORMATS = {
     ".txt": "txt",
@@ -53,7 +54,8 @@ def find_sources(paths: Sequence[Path], ignore: Path | None = None) -> list[Sour
     """The files that are meant: a folder stands for those in it, by their suffixes, sorted.
 
     Args:
-        paths: files and folders. Hidden files, and files of other kinds, are left out of folders.
+        paths: files and folders. Hidden files, files of other kinds and, with a warning, files of
+            vectors that a job has written are left out of folders.
         ignore: a file to leave out of folders: the output.
 
     Raises:
@@ -65,6 +67,7 @@ def find_sources(paths: Sequence[Path], ignore: Path | None = None) -> list[Sour
             found = [source for file in _files(path, ignore) if (source := _source(file))]
             if broken := [source.name for source in found if not Path(source.name).is_file()]:
                 raise CorpusError("a broken link, a pipe or a device; take it away", broken[0])
+            found = _without_vectors(path, found)
             if not found:
                 raise CorpusError(f"the folder holds no {_known()} files", str(path))
             sources += found
@@ -90,12 +93,36 @@ def _files(folder: Path, ignore: Path | None) -> list[Path]:
         found += [path for path in paths if not (there and _same(path, there))]
     if links:
         warn(
-            f"links to folders are not followed, {folder} has {', '.join(sorted(links)[:3])}"
-            f"{', ...' if len(links) > 3 else ''}: to read them, give them by their names",
+            f"links to folders are not followed, {folder} has {_some(links)}: to read them, give "
+            "them by their names",
             UserWarning,
         )
     # By the parts of the path, and not by the path: Windows compares those without case.
     return sorted(found, key=lambda path: path.relative_to(folder).parts)
+
+
+def _without_vectors(folder: Path, sources: list[Source]) -> list[Source]:
+    """The sources but those that a job has written, which hold texts a second time."""
+    written = [source for source in sources if _is_output(source)]
+    if written:
+        warn(
+            f"vectors that embedge has written are not read, {folder} has "
+            f"{_some([source.name for source in written])}: to read the texts in them, give them "
+            "by their names",
+            UserWarning,
+        )
+    return [source for source in sources if source not in written]
+
+
+def _is_output(source: Source) -> bool:
+    try:
+        return source.path is not None and metadata_of(source.path) is not None
+    except (EmbedgeError, OSError):
+        return False  # what is wrong with it is said where it is read
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def _unreadable(error: OSError) -> None:

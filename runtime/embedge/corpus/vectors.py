@@ -62,6 +62,7 @@ class StoredVectors:
         dtype: a key of LAYOUTS.
         similarity: the model's measure.
         find: gives id and text (None where it is not known) of the rows that are asked for.
+        has_texts: whether it knows the texts.
         places: goes through the rows once, and says which part of its document each is; None where
             the rows are not passages.
     """
@@ -71,6 +72,7 @@ class StoredVectors:
     dtype: str = "float32"
     similarity: str = "cosine"
     find: Find = lambda rows: {row: (row, None) for row in rows}
+    has_texts: bool = False
     places: Callable[[], Iterator[Place]] | None = None
 
     def __len__(self) -> int:
@@ -121,7 +123,7 @@ def embed_now(
         rows = RowFile(vectors, 0, (state.texts, encoder.dim), np.dtype("<f4"))
         places = texts.places if options.passages else None
         measure = encoder.info["similarity"]
-        yield StoredVectors(rows, encoder.dim, "float32", measure, texts.find, places)
+        yield StoredVectors(rows, encoder.dim, "float32", measure, texts.find, True, places)
 
 
 def _bad_row(row: BadRow) -> CorpusError:
