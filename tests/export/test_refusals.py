@@ -467,6 +467,16 @@ def test_a_vocabulary_larger_than_the_table_is_refused(folder: Path) -> None:
         load(Recipe(str(folder)))
 
 
+def test_a_post_processor_with_ids_beyond_the_table_is_refused(folder: Path) -> None:
+    values = json.loads((folder / "tokenizer.json").read_text())
+    values["post_processor"]["special_tokens"]["[SEP]"]["ids"] = [4321]
+    (folder / "tokenizer.json").write_text(json.dumps(values))
+    with pytest.raises(
+        ExportError, match=r"has 1 tokens for which the model's table of .*'\[SEP\]"
+    ):
+        load(Recipe(str(folder)))
+
+
 # prompts and dims
 
 

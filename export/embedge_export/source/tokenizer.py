@@ -134,16 +134,21 @@ def tokenizer_json(transformer: Any) -> tuple[str, list[str]]:
     tokenizer.no_padding()
     text = str(tokenizer.to_str())
     rows = int(transformer.auto_model.get_input_embeddings().num_embeddings)
-    if tokenizer.get_vocab_size(with_added_tokens=True) <= rows:
-        largest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=0)
-        if largest < rows:
-            return text, []
-    return _within(text, tokenizer.get_vocab(with_added_tokens=False), rows)
+    wrapped = tokenizer.encode("")
+    in_every_text = dict(zip(wrapped.tokens, wrapped.ids, strict=True))  # by the post-processor
+    known = {**tokenizer.get_vocab(with_added_tokens=True), **in_every_text}
+    if max(known.values(), default=0) < rows:
+        return text, []
+    needed = {**tokenizer.get_vocab(with_added_tokens=False), **in_every_text}
+    return _within(text, needed, rows)
 
 
-def _within(text: str, vocabulary: Mapping[str, int], rows: int) -> tuple[str, list[str]]:
-    """A tokenizer.json without the added tokens whose ids the embedding table has no rows for."""
-    beyond = sorted(token for token, index in vocabulary.items() if index >= rows)
+def _within(text: str, needed: Mapping[str, int], rows: int) -> tuple[str, list[str]]:
+    """A tokenizer.json without the added tokens whose ids the embedding table has no rows for.
+
+    ``needed`` are the ids of tokens that cannot be left out.
+    """
+    beyond = sorted(token for token, index in needed.items() if index >= rows)
     if beyond:
         raise ExportError(
             "source",
