@@ -258,6 +258,7 @@ ARCHITECTURES = (
         "XLMRobertaXLConfig",
         ("Unigram", "XLMRobertaTokenizerFast"),
         settings=_ROBERTA,
+        like="RoBERTa",
     ),
     Architecture(
         "RemBERT",
@@ -287,7 +288,7 @@ ARCHITECTURES = (
         ("byte-level BPE", "Qwen2TokenizerFast"),
         pooling="lasttoken",
         settings=_DECODER,
-        like="Llama",
+        like="Qwen3",
     ),
     Architecture(
         "Mistral",
@@ -295,13 +296,14 @@ ARCHITECTURES = (
         ("BPE with byte fallback", "LlamaTokenizerFast"),
         pooling="lasttoken",
         settings=_DECODER | {"sliding_window": _SLIDING},
-        like="Llama",
+        like="Qwen3",
     ),
     Architecture(
         "Llama",
         "LlamaConfig",
         ("BPE with byte fallback", "LlamaTokenizerFast"),
         settings=_DECODER,
+        like="Qwen3",
     ),
     Architecture(
         "Nomic BERT",

@@ -200,22 +200,28 @@ def test_bad_arguments(sentence_folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore::embedge.TruncationWarning")  # of the over-long probe
 def test_the_committed_default_model_is_what_its_recipe_gives(tmp_path: Path) -> None:
-    """The same int8 weights but for one in a thousand: on another kind of CPU, sums of floats
-    differ in their last bits, and what lies midway is rounded to the other side. Each such weight
-    moves activations over such edges too, so vectors are compared as int8 with fp32 is."""
+    """Nearly the same int8 weights: on another kind of CPU, sums of floats differ in their last
+    bits, and what lies midway is rounded to the other side. Seen between AVX2 and AVX-512: 0.05 %
+    of all weights and 0.5 % of one matrix; with one calibration text less: 2 % and 11 %. Each such
+    weight moves activations over such edges too, so vectors are compared as int8 with fp32 is."""
     from embedge.modelfile.default import default_model
 
     export(ROOT / "models" / "all-MiniLM-L6-v2", tmp_path / "again.onnx", target=0.997)
     shipped, again = read(default_model()), read(tmp_path / "again.onnx")
     weights, weights_again = split(shipped.walked).weights, split(again.walked).weights
     assert weights.keys() == weights_again.keys()
+    differing = total = 0
     for name, weight in weights.items():
         assert weight.shape == weights_again[name].shape
         if weight.dtype == np.int8:
-            assert (weight != weights_again[name]).mean() < 0.001, name
+            differs = weight != weights_again[name]
+            assert differs.mean() < 0.02, name
+            differing, total = differing + differs.sum(), total + differs.size
+    assert differing < 0.005 * total
     texts = [probe.text for probe in shipped.probes]
     cosines = (Encoder().encode(texts) * Encoder(tmp_path / "again.onnx").encode(texts)).sum(1)
-    assert cosines.min() > 0.998
+    assert cosines.min() > 0.99
+    assert cosines.mean() > 0.998
 
 
 def test_sts_benchmark_correlation_of_fp32(tmp_path: Path, eval_data: Path) -> None:
