@@ -3,6 +3,7 @@
 Nothing is imported before the handler is set, so that Ctrl-C during an import prints no traceback.
 """
 
+import atexit
 import os
 import signal
 import sys
@@ -16,6 +17,9 @@ def main() -> int:
     interruptible = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if interruptible:  # not under nohup, nor behind a shell's "&"
         signal.signal(signal.SIGINT, _leave)
+        # Python ends by setting back its handlers, but lets an ignored signal be. The first that is
+        # registered is the last to run.
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
     if getattr(sys, "frozen", False):  # `embedge bench` starts this program again as its worker
         from multiprocessing import freeze_support
 

@@ -18,8 +18,13 @@ class Interrupt:
             os.kill(os.getpid(), signal.SIGINT)
 sys.meta_path.insert(0, Interrupt())
 import embedge
+class Late:
+    def __del__(self, kill=os.kill, process=os.getpid(), signal=signal.SIGINT):
+        kill(process, signal)
 if {moment!r} == "exit":
     atexit.register(os.kill, os.getpid(), signal.SIGINT)
+elif {moment!r} == "teardown":
+    sys.late = Late()
 sys.argv = ["embedge", "embed", "a river"]
 runpy.run_module("embedge", run_name="__main__", alter_sys=True)
 """
@@ -32,7 +37,6 @@ MOMENTS = (
     "onnxruntime",
     "onnxruntime.capi.onnxruntime_pybind11_state",
     "embedge.ort.session",
-    "exit",
 )
 
 
@@ -41,8 +45,16 @@ def test_the_command_ends_with_130_and_says_nothing(python: Run, moment: str) ->
     result = python("-X", "faulthandler", "-c", COMMAND.format(moment=moment))
     assert result.stderr == ""
     assert result.returncode == 130
-    if moment != "exit":
-        assert result.stdout == ""
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize("moment", ["exit", "teardown"])
+def test_a_command_that_has_ended_cannot_be_interrupted(python: Run, moment: str) -> None:
+    """When Python ends, it sets handlers back to the default, which would kill the process."""
+    result = python("-X", "faulthandler", "-c", COMMAND.format(moment=moment))
+    assert result.stderr == ""
+    assert result.returncode == 0
+    assert len(result.stdout.split()) == 384
 
 
 def test_an_error_without_an_interrupt_is_what_it_was(python: Run) -> None:
