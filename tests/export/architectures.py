@@ -146,6 +146,7 @@ ARCHITECTURES = (
         "AlbertConfig",
         ("Unigram", "AlbertTokenizerFast"),
         settings=_bert(embedding_size=32),
+        like="BERT",
     ),
     Architecture(
         "ELECTRA",
@@ -325,6 +326,7 @@ ARCHITECTURES = (
             mask_token_id=4,
         ),
         since="5",
+        like="Qwen3",
     ),
     Architecture(
         "Jina embeddings v3",
