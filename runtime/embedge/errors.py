@@ -118,6 +118,19 @@ class ExportError(EmbedgeError):
         return type(self), (self.step, self._message)
 
 
+def is_native(error: BaseException) -> bool:
+    """Whether a native library (onnxruntime, tokenizers) may have raised ``error``.
+
+    The others come in the middle of a call, and are not about it: an app's own exceptions, raised
+    by the handler of a signal (SIGALRM, a task queue's time limit) or by another thread.
+    """
+    kind = type(error)
+    if kind.__module__ != "builtins":
+        return kind.__module__.partition(".")[0] in ("onnxruntime", "pyo3_runtime")
+    others = (OSError, RecursionError, StopIteration)
+    return isinstance(error, Exception) and not isinstance(error, others)
+
+
 def one_line(error: Exception) -> str:
     """The message of an error without its line breaks."""
     return " ".join(str(error).split())

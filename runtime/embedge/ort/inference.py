@@ -4,7 +4,14 @@ from functools import partial
 
 import numpy as np
 
-from embedge.errors import ModelError, ProviderError, ResourceError, not_enough_memory, one_line
+from embedge.errors import (
+    ModelError,
+    ProviderError,
+    ResourceError,
+    is_native,
+    not_enough_memory,
+    one_line,
+)
 from embedge.modelfile.file import ModelFile
 from embedge.modelfile.weights import Parts, split
 from embedge.ort.fork_guard import ort_call
@@ -63,11 +70,13 @@ def load_session(file: ModelFile, choices: list[Choice], threads: int) -> ort.In
     try:
         try:
             return ort_call(partial(_make, parts, file.size, choices, threads))
-        except Exception:
-            if threads == 1:
+        except Exception as error:
+            if threads == 1 or not is_native(error):
                 raise
             return ort_call(partial(_make, parts, file.size, choices, 1))
     except Exception as error:  # as in `run`
+        if not is_native(error):
+            raise
         if out := out_of_memory(error):
             raise out from error
         if names == [CPU]:

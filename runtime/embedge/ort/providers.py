@@ -19,13 +19,13 @@ from typing import Any
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
-from embedge.errors import InstallationError, ProviderError
+from embedge.errors import InstallationError, ProviderError, is_native
 from embedge.ort.installation import import_problem
 
 try:
     import onnxruntime
 except ImportError as error:
-    if isinstance(error.__cause__, KeyboardInterrupt):  # Ctrl-C while its library was initialized
+    if error.__cause__ and not is_native(error.__cause__):  # Ctrl-C while its library initialized
         raise error.__cause__ from None
     raise InstallationError(import_problem(error)) from error
 

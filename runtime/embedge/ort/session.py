@@ -12,7 +12,7 @@ from weakref import WeakSet
 import numpy as np
 from numpy.typing import NDArray
 
-from embedge.errors import ClosedError, EmbedgeError, ModelError, ProviderError, one_line
+from embedge.errors import ClosedError, ModelError, ProviderError, is_native, one_line
 from embedge.modelfile.file import ModelFile, read
 from embedge.modelfile.signature import HIDDEN, INPUTS, OUTPUT
 from embedge.ort.fork_guard import in_forked_process, ort_call
@@ -119,9 +119,9 @@ class Session:
         feeds = dict(zip(INPUTS, (input_ids, np.ones_like(input_ids)), strict=True))
         try:
             values = self._run(outputs, feeds)
-        except EmbedgeError:
-            raise
         except Exception as error:  # onnxruntime's exceptions have no common base but this
+            if not is_native(error):
+                raise
             if out := out_of_memory(error):
                 raise out from error
             raise ModelError(

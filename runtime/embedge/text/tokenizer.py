@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
-from embedge.errors import ModelError, TextError, TextTooLongError, resource_errors
+from embedge.errors import ModelError, TextError, TextTooLongError, is_native, resource_errors
 from embedge.text.limits import check_bounds
 
 # A text of more characters is tokenized in pieces that end before white space: tokenizers needs
@@ -240,9 +240,9 @@ def _model_error(what: str) -> Iterator[None]:
     try:
         with resource_errors():
             yield
-    except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
-        raise
     except BaseException as error:
+        if not is_native(error):
+            raise
         raise ModelError(f"the tokenizer in the file {what} ({error}); export it again") from error
 
 
