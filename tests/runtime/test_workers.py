@@ -107,6 +107,30 @@ def test_an_error_in_a_helper_is_raised_in_the_calling_thread() -> None:
         run_all(workers, 8)
 
 
+def test_a_helper_may_end_its_own_call() -> None:
+    """As when it collects the garbage that the call's iterator has become."""
+    begun, ended = threading.Event(), threading.Event()
+    errors: list[Exception] = []
+
+    def run(work: int) -> int:
+        if threading.current_thread().name == "embedge":
+            assert begun.wait(60)
+            try:
+                workers.__exit__()
+            except RuntimeError as error:
+                errors.append(error)
+            ended.set()
+        begun.set()
+        assert ended.wait(60)
+        return work
+
+    workers = Workers(run, 2)
+    for work in range(4):
+        workers.submit(work)
+    next(workers.step())
+    assert not errors
+
+
 def test_where_no_thread_can_be_started_the_calling_thread_does_it_all(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

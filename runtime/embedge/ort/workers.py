@@ -42,7 +42,9 @@ class Workers(Generic[Work, Result]):
     def __exit__(self, *exception: object) -> None:
         self._todo.clear()
         for helper in self._helpers:
-            helper.join()
+            # A stream that is garbage may be collected in any thread, so in one of its own.
+            if helper is not threading.current_thread():
+                helper.join()
 
     @property
     def wants_work(self) -> bool:
