@@ -139,7 +139,7 @@ def is_terminal(stream: TextIO | None) -> bool:
     """Whether a stream is an open terminal."""
     try:
         return stream is not None and stream.isatty()
-    except ValueError:  # it is closed
+    except (ValueError, AttributeError):  # it is closed, or an app's own object for messages
         return False
 
 

@@ -57,3 +57,16 @@ def test_the_default_stream_is_standard_error(capsys: pytest.CaptureFixture[str]
     with ProgressBar(1, True) as bar:
         bar.advance(1)
     assert capsys.readouterr() == ("", "")
+
+
+def test_an_object_that_takes_messages_only_is_no_terminal(
+    encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As apps put in place of standard error, to have messages in a window or a log."""
+
+    class Log:
+        def write(self, text: str) -> int:
+            raise AssertionError(text)
+
+    monkeypatch.setattr(sys, "stderr", Log())
+    assert encoder.encode(["a", "b"], progress=True).shape == (2, 2)
