@@ -5,6 +5,7 @@ import pickle
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,19 @@ from embedge.ort.loading import load, read_model
 
 from . import tiny
 from .tiny import field, node
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a folder in use cannot be deleted")
+@pytest.mark.parametrize("model", ["model.onnx", b"model.onnx", Path("model.onnx"), ""])
+def test_a_relative_path_in_a_deleted_folder_is_our_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: Any
+) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    with pytest.raises(ModelError, match=r"the current folder.* is not there any more"):
+        Encoder(model)
 
 
 def test_a_dim_that_makes_no_sense_is_refused_before_anything_is_loaded(tiny_file: Path) -> None:

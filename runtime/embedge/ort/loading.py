@@ -25,6 +25,7 @@ def absolute(model: ModelPath) -> Path | None:
 
     Raises:
         OptionError: ``model`` is not a path.
+        ModelError: it is relative to a working directory that has been deleted.
     """
     if model is None:
         return None
@@ -33,6 +34,11 @@ def absolute(model: ModelPath) -> Path | None:
     except TypeError:
         raise OptionError(
             f"expected model to be the path of a model file, got {type(model).__name__}"
+        ) from None
+    except FileNotFoundError:  # of os.getcwd
+        raise ModelError(
+            f"{os.fsdecode(model)}: the current folder, to which this path is relative, "
+            "is not there any more; give an absolute path"
         ) from None
 
 
