@@ -43,6 +43,17 @@ def test_truncate_cuts_warns_once_and_counts(encoder: Encoder) -> None:
     assert encoder.truncated == 3
 
 
+def test_a_warning_that_is_an_error_is_one_in_every_call(encoder: Encoder) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", TruncationWarning)
+        for _ in range(3):
+            with pytest.raises(TruncationWarning, match="1 of the texts"):
+                encoder.encode(SEVEN)
+    with pytest.warns(TruncationWarning, match="1 of the texts"):
+        encoder.encode(SEVEN)
+    assert encoder.truncated == 4
+
+
 def test_a_text_that_just_fits_is_not_cut(encoder: Encoder) -> None:
     assert encoder.count_tokens("a b a b a b") == 8
     encoder.encode(["a b a b a b"], overflow="error")

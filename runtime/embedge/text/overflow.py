@@ -32,20 +32,29 @@ class TruncationCounter:
     def __init__(self, max_tokens: int) -> None:
         self._max_tokens = max_tokens
         self._lock = threading.Lock()
+        self._has_warned = False
         self.count = 0
 
     def add(self, texts: int) -> None:
         """Count more texts."""
         with self._lock:
-            first = self.count == 0
+            first = not self._has_warned
+            self._has_warned = True
             self.count += texts
         if first:
+            self._warn(texts)
+
+    def _warn(self, texts: int) -> None:
+        try:
             warn(
                 f"{texts} of the texts have more than {self._max_tokens} tokens and were "
                 "truncated; use overflow='mean' or 'error' if they should not be. Shown once per "
                 "Encoder; Encoder.truncated counts them",
                 TruncationWarning,
             )
+        except TruncationWarning:  # a filter makes it an error: every call's, not the first one's
+            self._has_warned = False
+            raise
 
 
 def check_overflow(overflow: Overflow) -> Overflow:
