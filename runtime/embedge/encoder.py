@@ -1,6 +1,6 @@
 """Encoder: what a loaded model does with texts."""
 
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import cast, overload
 
@@ -13,7 +13,7 @@ from embedge.pipeline import Vectors
 from embedge.progress import Progress, check_progress
 from embedge.similarity import similarity
 from embedge.streaming import Request, encode_all, encode_stream
-from embedge.text.inputs import check_text, iterate, windows
+from embedge.text.inputs import check_text, iterate, length, windows
 from embedge.text.overflow import Overflow, check_overflow
 from embedge.text.passages import Passage
 from embedge.text.prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS, first_prompt
@@ -123,7 +123,7 @@ class Encoder(LoadedModel):
         request = self._request(prompt, overflow, progress, in_order=True)
         given = [texts] if isinstance(texts, str) else texts
         items = iterate(given)
-        total = len(given) if isinstance(given, Sized) else None
+        total = length(given)
         runs = encode_stream(self._pipeline, items, total, request)
 
         def vectors() -> Iterator[Vector]:

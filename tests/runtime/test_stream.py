@@ -175,6 +175,22 @@ def test_closing_the_iterator_stops_the_work(tiny_file: Path, threads: int) -> N
     assert read == 128
 
 
+def test_texts_that_do_not_know_how_many_they_are(wide: Encoder) -> None:
+    """A sequence whose length is that of a stream raises TypeError, which `list` allows."""
+
+    class Stream:
+        def __iter__(self) -> Iterator[str]:
+            return iter(["a", "b"])
+
+        def __len__(self) -> int:
+            raise TypeError("a stream has no length")
+
+    told: list[int | None] = []
+    found = list(wide.encode_iter(Stream(), progress=lambda done, total: told.append(total)))
+    np.testing.assert_array_equal(found, wide.encode(Stream()))
+    assert set(told) == {None}
+
+
 def test_closing_the_iterator_closes_what_it_reads(
     wide: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

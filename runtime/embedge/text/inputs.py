@@ -38,6 +38,14 @@ def _has_keys(texts: Any) -> bool:
     )
 
 
+def length(texts: Any) -> int | None:
+    """How many texts there are; None where ``texts`` does not know, as a stream of a data set."""
+    try:
+        return len(texts)
+    except TypeError:
+        return None
+
+
 def windows(items: Iterable[Any]) -> Iterator[tuple[int, list[str]]]:
     """Yield (position of its first text, texts) in lists of bounded size.
 
