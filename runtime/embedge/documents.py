@@ -7,7 +7,7 @@ whole document once, and a passage's vector is the mean of its own tokens' vecto
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +57,16 @@ def split_to_fit(
     return split(text, Tokens(starts, count), limit, overlap)
 
 
+def check_parts(parts: Any, text: str) -> list[Passage]:
+    """Return the passages of ``text``, or raise OptionError where ``parts`` is anything else."""
+    found = list(parts) if isinstance(parts, Iterable) else [parts]
+    if not all(isinstance(part, Passage) for part in found) or any(
+        part.text != text[part.start : part.end] for part in found
+    ):
+        raise OptionError("expected parts to be passages of this text, as `passages` gives them")
+    return found
+
+
 @dataclass(frozen=True, eq=False)
 class Stretch:
     """What the model reads of a document, and the passages whose vectors come from it.
@@ -98,8 +108,6 @@ def encode_in_context(
         ModelError: a vector is not finite.
     """
     check_linear(pipeline)
-    if not all(isinstance(part, Passage) for stretch in stretches for part in stretch.parts):
-        raise OptionError("expected parts to be passages of this text, as `passages` gives them")
     shape = sum(len(stretch.parts) for stretch in stretches), pipeline.settings.dim
     found = np.zeros(shape, np.float32)  # (passages, dim)
     with closing(_means(pipeline, stretches, prompt, threads)) as means:

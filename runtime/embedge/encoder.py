@@ -6,7 +6,14 @@ from typing import cast, overload
 
 import numpy as np
 
-from embedge.documents import Stretch, check_linear, encode_in_context, split_to_fit
+from embedge.documents import (
+    Stretch,
+    check_linear,
+    check_parts,
+    encode_in_context,
+    split_to_fit,
+)
+from embedge.errors import TextError
 from embedge.explain import Explanation, Of, Reading, check_of, explain
 from embedge.loaded import LoadedModel
 from embedge.pipeline import Vectors
@@ -200,10 +207,11 @@ class Encoder(LoadedModel):
 
         Raises OptionError where ``context`` needs a model that pools by the mean.
         """
-        parts = self.passages(text) if parts is None else parts
+        check_text(text, 0)
+        parts = self.passages(text) if parts is None else check_parts(parts, text)
         if not context:
             return self.encode_document([part.text for part in parts])
-        stretches, front = [Stretch(check_text(text, 0), parts)], self._front(DOCUMENT_PROMPTS)
+        stretches, front = [Stretch(text, parts)], self._front(DOCUMENT_PROMPTS)
         return encode_in_context(self._pipeline, stretches, front, self._dim, self._concurrency)
 
     @overload
@@ -238,6 +246,8 @@ class Encoder(LoadedModel):
             return self.explain(query, [texts], of=of, overflow=overflow)[0]
         pipeline, count = self._pipeline, self._truncated.add
         check_linear(pipeline)
+        if not isinstance(query, str):
+            raise TextError(f"expected query to be a str, got {type(query).__name__}", 0)
         if check_of(of) == "query":
             vectors = self.encode_document(texts, overflow=overflow)
             reading = Reading(self._front(QUERY_PROMPTS), "truncate", count)

@@ -32,7 +32,7 @@ Of = Literal["text", "query"]
 
 def check_of(of: Of) -> Of:
     """Return ``of``, or raise OptionError where it is neither "text" nor "query"."""
-    if of not in get_args(Of):
+    if not isinstance(of, str) or of not in get_args(Of):
         raise OptionError(f"expected of='text' or of='query', got {of!r}")
     return of
 

@@ -57,9 +57,23 @@ def test_what_is_no_text_has_no_passages(encoder: Encoder, text: Any) -> None:
             call(text)
 
 
-def test_parts_are_passages(encoder: Encoder) -> None:
+@pytest.mark.parametrize("context", [True, False])
+@pytest.mark.parametrize(
+    "parts",
+    [["a"], [None], 5, "a", {"a": 1}, np.array(["a", "b"]), [Passage("b", 0, 1)], [[]]],
+    ids=repr,
+)
+def test_parts_are_passages_of_the_text(encoder: Encoder, parts: Any, context: bool) -> None:
     with pytest.raises(OptionError, match="expected parts to be passages of this text"):
-        encoder.encode_passages("a b", ["a"])  # type: ignore[list-item]
+        encoder.encode_passages("a b", parts, context=context)
+
+
+@pytest.mark.parametrize("context", [True, False])
+def test_parts_may_come_one_by_one(encoder: Encoder, context: bool) -> None:
+    parts = [Passage("a ", 0, 2), Passage("b", 2, 3)]
+    expected = encoder.encode_passages("a b", parts, context=context)
+    found = encoder.encode_passages("a b", iter(parts), context=context)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_a_passage_in_context_is_the_mean_of_its_tokens(tiny_file: Path) -> None:

@@ -3,8 +3,10 @@
 from dataclasses import replace
 from math import sqrt
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from embedge import Encoder, OptionError, TextError, TextTooLongError, TruncationWarning
@@ -128,6 +130,24 @@ def test_what_is_explained_has_to_be_a_text(tiny_file: Path) -> None:
         Encoder(tiny_file).explain("a", ["b", 3])  # type: ignore[list-item]
     with pytest.raises(OptionError, match="expected of='text' or of='query', got 'both'"):
         Encoder(tiny_file).explain("a", "b", of="both")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("query", [["a"], ["a", "b"], {"a"}, np.array(["a"]), b"a", None, 5])
+@pytest.mark.parametrize("of", ["text", "query"])
+def test_the_query_is_one_str(tiny_file: Path, query: Any, of: Of) -> None:
+    with pytest.raises(TextError, match=f"expected query to be a str, got {type(query).__name__}"):
+        Encoder(tiny_file).explain(query, ["a"], of=of)
+
+
+@pytest.mark.parametrize(
+    "value", [np.array(["text", "mean"]), pd.Series(["text", "mean"]), ["mean"]]
+)
+def test_options_that_compare_item_by_item_are_refused(tiny_file: Path, value: Any) -> None:
+    encoder = Encoder(tiny_file)
+    with pytest.raises(OptionError, match="expected of='text' or of='query'"):
+        encoder.explain("a", "b", of=value)
+    with pytest.raises(OptionError, match="expected overflow to be one of"):
+        encoder.encode("a", overflow=value)
 
 
 def test_a_mean_that_is_not_the_files_vector_is_noticed(

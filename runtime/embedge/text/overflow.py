@@ -59,7 +59,7 @@ class TruncationCounter:
 
 def check_overflow(overflow: Overflow) -> Overflow:
     """Return ``overflow``, or raise OptionError where it is not one of the three."""
-    if overflow not in get_args(Overflow):
+    if not isinstance(overflow, str) or overflow not in get_args(Overflow):
         raise OptionError(
             f"expected overflow to be one of {', '.join(map(repr, get_args(Overflow)))}, "
             f"got {overflow!r}"
