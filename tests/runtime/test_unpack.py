@@ -209,6 +209,41 @@ def test_a_folder_that_holds_something_is_refused(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
 
 
+@pytest.mark.parametrize("existed", [False, True])
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [(OSError(28, "No space left on device"), OptionError), (KeyboardInterrupt(), BaseException)],
+    ids=["full", "interrupted"],
+)
+def test_half_a_folder_does_not_stay(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    raised: type[BaseException],
+    existed: bool,
+) -> None:
+    """It would look like a model to other tools, and be in the way of the same command."""
+    folder = tmp_path / "out"
+    if existed:
+        folder.mkdir()
+    write = Path.write_bytes
+
+    def stopped(path: Path, data: bytes) -> int:
+        if path.name == "model.onnx":
+            write(path, data[:100])
+            raise error
+        return write(path, data)
+
+    file = read(tiny.write(tmp_path / "tiny.onnx", tiny.model(None, INT8)))
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_bytes", stopped)
+        with pytest.raises(raised):
+            unpack(file, folder)
+    assert folder.exists() == existed
+    unpack(file, folder)
+    assert (folder / "onnx" / "model.onnx").read_bytes() == file.data
+
+
 def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("mine")
     with pytest.raises(OptionError, match="is not an empty folder"):

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,8 @@ _WEIGHT_TYPES = {FLOAT32, UINT8, INT8, FLOAT16}
 def unpack(file: ModelFile, folder: Path, readers: Sequence[str] = READERS) -> list[Path]:
     """Write the files that ``readers`` load into a folder; returns their paths within it.
 
+    Where that fails or is interrupted, nothing of it stays.
+
     ``onnx/model.onnx`` is the model file, byte for byte. Of an int8 file it has a second name,
     ``onnx/model_quantized.onnx``: transformers.js looks for that one in browsers, all others and
     transformers.js in Node for the first. It is a hard link where the file system has them.
@@ -58,13 +61,26 @@ def unpack(file: ModelFile, folder: Path, readers: Sequence[str] = READERS) -> l
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise OptionError(f"{folder} is not an empty folder; give a new or an empty one")
-        written = _write(file, folder)
+        existed = folder.exists()
+        try:
+            return _write(file, folder)
+        except BaseException:  # Ctrl-C, a full disk: half a folder would be in the next one's way
+            _remove(folder, existed)
+            raise
     except OSError as error:
         raise OptionError(
             f"{folder}: the model could not be unpacked ({error.strerror}); "
             "give a folder that can be written"
         ) from error
-    return written
+
+
+def _remove(folder: Path, keep: bool) -> None:
+    """Remove what is in a folder, which may be a link, and the folder unless it is kept."""
+    with suppress(OSError):
+        for path in folder.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if not keep:
+            folder.rmdir()
 
 
 def _write(file: ModelFile, folder: Path) -> list[Path]:
