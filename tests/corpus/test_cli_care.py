@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import stat
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -81,6 +83,28 @@ def test_earlier_vectors_in_a_folder_are_no_texts(capsys: Capture, kind: str) ->
     )
     with open_vectors(Path("v.npy")) as vectors:
         assert len(vectors) == 1
+
+
+@pytest.mark.skipif(sys.platform != "win32", reason="other systems replace read-only files")
+def test_what_windows_cannot_replace_is_named_and_nothing_is_left(capsys: Capture) -> None:
+    embed = ("embed", "a.txt", "-o", "v.npy", "--force", *OPTIONS)
+    page = ("search", "a", "a.txt", "--html", "x.html", "--force", *OPTIONS)
+    assert main(list(embed)) == main(list(page)) == 0
+    capsys.readouterr()
+    before = sorted(Path().iterdir())
+    for name, command in (("v.npy", embed), ("v.npy.json", embed), ("x.html", page)):
+        Path(name).chmod(stat.S_IREAD)
+        assert f"{name}: the file is read-only; make it writable" in fails(capsys, *command)
+        assert sorted(Path().iterdir()) == before
+        Path(name).chmod(stat.S_IREAD | stat.S_IWRITE)
+    for name, command in (("v.npy", embed), ("x.html", page)):
+        with Path(name).open("rb"):
+            assert main(list(command)) == 2
+        assert "is it open in another program, or read-only?" in capsys.readouterr().err
+        assert not Path(f".{name}.new").exists()
+        assert main(list(command)) == 0
+        capsys.readouterr()
+        assert sorted(Path().iterdir()) == before
 
 
 def test_what_cannot_be_explained_is_refused_before_the_search(

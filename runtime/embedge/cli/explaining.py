@@ -10,7 +10,7 @@ from typing import Any
 from embedge.cli.found import Found
 from embedge.cli.streams import say
 from embedge.cli.terminal import bold, visible
-from embedge.corpus.files import real_path, remove, write_synced
+from embedge.corpus.files import is_fixed, real_path, remove, write_synced
 from embedge.corpus.files import replace as move
 from embedge.corpus.vectors import StoredVectors
 from embedge.encoder import Encoder
@@ -56,8 +56,8 @@ def check_explainable(encoder: Encoder, vectors: StoredVectors | None) -> None:
     """Raise OptionError where matches among vectors, if there are any yet, have no shares."""
     if vectors is not None and not vectors.has_texts:
         raise OptionError(
-            "--explain and --html need the texts, and the vectors were stored without them; make them "
-            "with embedge embed --with-text, or give the texts to search in place of vectors"
+            "--explain and --html need the texts, and the vectors were stored without them; make "
+            "them with embedge embed --with-text, or give the texts to search in place of vectors"
         )
     encoder.explain("", [])  # raises it for models that have none
 
@@ -128,6 +128,10 @@ def check_page(path: Path, force: bool) -> None:
         raise OptionError(f"--html {path} cannot be written: give a file in a folder that exists")
     if path.exists() and not force:
         raise OptionError(f"--html {path}: the file exists; give another, or --force to replace it")
+    if is_fixed(real_path(path)):
+        raise OptionError(
+            f"--html {path}: the file is read-only; make it writable, or give another"
+        )
 
 
 def write_page(

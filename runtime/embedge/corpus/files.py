@@ -26,12 +26,13 @@ def write_synced(path: Path, write: Callable[[BinaryIO], object], like: Path) ->
     Args:
         path: is created or overwritten.
         write: is given the open file.
-        like: a file whose permissions ``path`` gets, where it exists; they are set before the
-            first byte is written.
+        like: a file whose permissions ``path`` gets, where it exists and the system has them; they
+            are set before the first byte is written.
     """
-    path.unlink(missing_ok=True)
+    remove(path)
     with path.open("wb") as stream:
-        if like.exists():
+        # Windows has but a read-only flag, with which the file could not be moved or deleted.
+        if sys.platform != "win32" and like.exists():
             shutil.copymode(like, path)
         write(stream)
         stream.flush()
@@ -40,12 +41,17 @@ def write_synced(path: Path, write: Callable[[BinaryIO], object], like: Path) ->
 
 def replace(new: Path, target: Path) -> None:
     """Move a file to its place, atomically."""
-    _retry(lambda: new.replace(target))
+    _retry(lambda: new.replace(target), target)
 
 
 def remove(path: Path) -> None:
     """Delete a file, if it is there."""
-    _retry(lambda: path.unlink(missing_ok=True))
+    _retry(lambda: path.unlink(missing_ok=True), path)
+
+
+def is_fixed(path: Path) -> bool:
+    """Whether a file is read-only, and the system neither replaces nor deletes such files."""
+    return sys.platform == "win32" and path.exists() and not os.access(path, os.W_OK)
 
 
 def sync(descriptor: int) -> None:
@@ -70,7 +76,7 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _retry(action: Callable[[], object]) -> None:
+def _retry(action: Callable[[], object], path: Path) -> None:
     for _ in range(_TRIES):
         with suppress(PermissionError):
             action()
@@ -78,4 +84,10 @@ def _retry(action: Callable[[], object]) -> None:
         if sys.platform != "win32":
             break
         time.sleep(_SECONDS_BETWEEN_TRIES)
-    action()
+    try:
+        action()
+    except PermissionError as error:
+        if sys.platform != "win32":
+            raise
+        reason = f"{error.strerror}: is it open in another program, or read-only?"
+        raise PermissionError(error.errno, reason, str(path)) from error

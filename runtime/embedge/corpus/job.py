@@ -25,7 +25,7 @@ from embedge.corpus.journal import SIZE_OF, Journal, StoredChunk, open_journal
 from embedge.corpus.layout import LAYOUTS, Layout
 from embedge.corpus.metadata import FORMAT, Metadata, id_line
 from embedge.corpus.output import check_output, make_content
-from embedge.corpus.publish import existing, metadata_of, publish
+from embedge.corpus.publish import check_replaceable, existing, metadata_of, publish
 from embedge.corpus.rows import BadRow, Row
 from embedge.corpus.saved import open_vectors
 from embedge.encoder import Encoder
@@ -166,10 +166,11 @@ class _Job:
         """The metadata of the output if it is there already, made of the same by the same.
 
         Raises:
-            CorpusError: something else is there.
+            CorpusError: something else is there, or what is there cannot be replaced.
         """
         found = self._in_the_way(journal)
         if not found:
+            check_replaceable(self._target)
             return None
         if not journal.state.read:
             metadata = self._intact()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from embedge.corpus import arrow
-from embedge.corpus.files import remove, replace, sync_folder, write_synced
+from embedge.corpus.files import is_fixed, remove, replace, sync_folder, write_synced
 from embedge.corpus.metadata import Metadata, parse_metadata
 from embedge.corpus.output import (
     Content,
@@ -17,6 +17,7 @@ from embedge.corpus.output import (
     write_output,
     write_skipped,
 )
+from embedge.errors import CorpusError
 
 _SIDECARS = ("ids", "skipped", "json")
 
@@ -27,6 +28,15 @@ def existing(output: Path) -> list[Path]:
     """The files, and links to nothing, that a job with this output would overwrite or delete."""
     paths = [output, *(sidecar(output, kind) for kind in _SIDECARS)]
     return [path for path in paths if os.path.lexists(path)]
+
+
+def check_replaceable(output: Path) -> None:
+    """Raise CorpusError where a file that is in the way could not be replaced in the end."""
+    for path in existing(output):
+        if is_fixed(path):
+            raise CorpusError(
+                "the file is read-only; make it writable, or give another --output", str(path)
+            )
 
 
 def metadata_of(path: Path) -> Metadata | None:
