@@ -133,6 +133,22 @@ def test_a_text_that_looks_like_a_file_is_warned_of(
     )
 
 
+@pytest.mark.parametrize("name", [r"\\host\share\a b.c", "//host/share", r"\/host\a", r"/\host a"])
+def test_no_other_computer_is_asked_whether_a_text_is_a_file(
+    tiny_file: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    asked: list[Path] = []
+    exists = Path.exists
+
+    def watched(path: Path, **options: bool) -> bool:
+        asked.append(path)
+        return exists(path, **options)
+
+    monkeypatch.setattr(Path, "exists", watched)
+    assert main(["embed", "-m", str(tiny_file), "--overflow", "mean", name]) == 0
+    assert Path(name) not in asked
+
+
 @pytest.mark.parametrize(
     "text", ["a and/or b", "what? a. b", "a 3.5 b", "x" * 5000, "\0", "a\n.txt"]
 )

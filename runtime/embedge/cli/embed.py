@@ -37,6 +37,7 @@ _PATH = re.compile(
     r".*\.(txt|jsonl|ndjson|json|csv|tsv|parquet|arrow|npy|md|html|pdf)(\.gz|\.zst)?",
     re.IGNORECASE,
 )
+_UNC = ("\\\\", "//", "\\/", "/\\")  # begin the path of another computer's file, or of a device
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -127,6 +128,8 @@ def _warn_of_paths(texts: Sequence[str]) -> None:
 
 
 def _exists(text: str) -> bool:
+    if text.startswith(_UNC):  # on Windows, looking would ask another computer
+        return False
     try:
         return text != "" and Path(text).exists()
     except (OSError, ValueError):  # too long for a name, or a character that no name has
