@@ -107,7 +107,14 @@ def test_a_line_that_is_not_utf8_comes_after_the_good_ones() -> None:
         next(lines)
 
 
-@pytest.mark.parametrize("data", ["a\nb\n".encode("utf-16"), b"\xfe\xff\0a"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        "a\nb\n".encode("utf-16"),
+        b"\xfe\xff\0a",
+        *("a\r\nb".encode(f"utf-16-{x}") for x in ("le", "be")),
+    ],
+)
 def test_utf16_is_named(data: bytes) -> None:
     with pytest.raises(OptionError, match="standard input is UTF-16, expected UTF-8"):
         list(read_lines(io.BytesIO(data)))

@@ -4,11 +4,11 @@ import io
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple, cast
 
+from embedge.corpus.readers import is_utf16
 from embedge.errors import OptionError
 
 _READ_BYTES = 2**18  # some thousand sentences: enough to sort by length, little to hold
 _BOM = b"\xef\xbb\xbf"
-_UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 class Lines(NamedTuple):
@@ -58,7 +58,7 @@ def _whole_lines(stream: BinaryIO) -> Iterator[bytes]:
 
 
 def _refuse_utf16(data: bytes) -> None:
-    if data.startswith(_UTF16):
+    if is_utf16(data):
         raise OptionError(
             "standard input is UTF-16, expected UTF-8; save or convert it as UTF-8 (Windows "
             "PowerShell's '>' writes UTF-16: use 'Out-File -Encoding utf8')"

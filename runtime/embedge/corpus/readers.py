@@ -31,13 +31,18 @@ def check_encoding(stream: BinaryIO, file: str) -> None:
     else:
         start = stream.read(_START)
         stream.seek(-len(start), io.SEEK_CUR)
-    pairs = start[: len(start) // 2 * 2]
+    if is_utf16(start):
+        raise CorpusError("expected UTF-8, got UTF-16 or UTF-32; save it as UTF-8", file)
+
+
+def is_utf16(data: bytes) -> bool:
+    """Whether data begins as UTF-16 or UTF-32, with a mark of its byte order or without."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return True
+    pairs = data[: min(len(data), _START) // 2 * 2]
     # Without a mark of its byte order, Latin text in UTF-16 has a zero in every second byte.
     halves = (pairs[::2], pairs[1::2])
-    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or (
-        len(pairs) >= 4 and any(not any(half) for half in halves) and any(pairs)
-    ):
-        raise CorpusError("expected UTF-8, got UTF-16 or UTF-32; save it as UTF-8", file)
+    return len(pairs) >= 4 and any(not any(half) for half in halves) and any(pairs)
 
 
 def _read_txt(stream: BinaryIO, file: str, fields: Fields) -> Rows:
