@@ -448,6 +448,19 @@ def test_a_disk_that_is_full_before_the_first_commit_leaves_no_file(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("length", range(225, 256, 2))
+def test_a_name_that_is_too_long_leaves_no_file(
+    corpus: MakeCorpus, encoder: Encoder, tmp_path: Path, length: int
+) -> None:
+    rows = corpus({"a.txt": "a"})
+    try:
+        embed_corpus(encoder, rows, tmp_path / f"{'n' * (length - 4)}.npy")
+    except CorpusError:
+        assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+    else:
+        assert len(list(tmp_path.iterdir())) == 3
+
+
 def test_a_journal_keeps_others_out_and_waits_for_the_disk(tmp_path: Path) -> None:
     output = tmp_path / "v.npy"
     with journal.open_journal(output, {}) as first:

@@ -13,7 +13,7 @@ import json
 import sqlite3
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
@@ -184,10 +184,19 @@ def _connect(path: Path) -> sqlite3.Connection:
         for statement in _SCHEMA.split(";"):
             connection.execute(statement)
         connection.execute("COMMIT")
-    except BaseException:
+    except BaseException as error:
         connection.close()
+        if isinstance(error, sqlite3.OperationalError) and _code(error) not in _IN_USE:
+            with suppress(FileNotFoundError):
+                if not path.stat().st_size:  # a full disk, or a name too long for SQLite's own file
+                    remove(path)
         raise
     return connection
+
+
+def _code(error: sqlite3.Error) -> int:
+    """SQLite's primary result code; 0 where the error is the module's own."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
 def _load(connection: sqlite3.Connection, path: Path) -> tuple[dict[str, Any], State] | None:
@@ -238,7 +247,7 @@ def _sqlite_errors(path: Path, output: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        code = _code(error)
         if code in _IN_USE:
             raise CorpusError(
                 "another process is writing it; wait for that, or stop it", str(output)
