@@ -13,7 +13,7 @@ import pytest
 
 from embedge import Encoder
 from embedge.cli.main import main
-from embedge.corpus import open_vectors
+from embedge.corpus import files, inputs, open_vectors
 
 OPTIONS = ("--threads", "1", "--quiet")
 Capture = pytest.CaptureFixture[str]
@@ -83,6 +83,36 @@ def test_earlier_vectors_in_a_folder_are_no_texts(capsys: Capture, kind: str) ->
     )
     with open_vectors(Path("v.npy")) as vectors:
         assert len(vectors) == 1
+
+
+@pytest.mark.filterwarnings("default:links to folders")
+def test_a_junction_is_a_link(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("d/up").mkdir(parents=True)
+    for name in ("d/a.txt", "d/up/b.txt"):
+        Path(name).write_text("a")
+    if sys.platform == "win32":
+        import _winapi
+
+        try:
+            _winapi.CreateJunction(str(Path("d").absolute()), str(Path("d/down").absolute()))
+        except OSError:
+            pass  # Wine has none
+        else:
+            assert files.is_link(Path("d/down"))
+            Path("d/down").rmdir()
+    monkeypatch.setattr(inputs, "is_link", lambda folder: folder.name == "up")
+    assert main(["embed", "d", "-o", "v.npy", *OPTIONS]) == 0
+    assert "links to folders are not followed, d has up: " in capsys.readouterr().err
+    with open_vectors(Path("v.npy")) as vectors:
+        assert len(vectors) == 1
+
+
+@pytest.mark.skipif(sys.platform != "win32", reason="no such names elsewhere")
+@pytest.mark.parametrize("name", ["a.txt:b.npy", "v?.npy", "v|.npy", "Nul.npy", "com1 .x.npy"])
+def test_names_that_windows_does_not_allow(capsys: Capture, name: str) -> None:
+    err = fails(capsys, "embed", "a.txt", "-o", name, *OPTIONS)
+    assert f"--output {name} cannot be written: no file can have " in err
+    assert list(map(str, Path().iterdir())) == ["a.txt"]
 
 
 @pytest.mark.skipif(sys.platform != "win32", reason="other systems replace read-only files")

@@ -1,5 +1,7 @@
 import gzip
 import io
+import os
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -89,6 +91,13 @@ def test_paths_that_are_no_inputs(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(CorpusError, match=r"folder: the folder holds no \.txt"):
         find_sources([tmp_path / "folder"])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="each Windows has other names of devices")
+def test_a_device_is_no_input(tmp_path: Path) -> None:
+    (tmp_path / "null.txt").symlink_to(os.devnull)
+    with pytest.raises(CorpusError, match=r"null\.txt: a device; give the path of a file"):
+        find_sources([tmp_path / "null.txt"])
 
 
 def test_standard_input_and_arguments() -> None:

@@ -3,6 +3,7 @@
 import importlib
 import os
 import shutil
+import stat
 import sys
 import time
 from collections.abc import Callable
@@ -47,6 +48,15 @@ def replace(new: Path, target: Path) -> None:
 def remove(path: Path) -> None:
     """Delete a file, if it is there."""
     _retry(lambda: path.unlink(missing_ok=True), path)
+
+
+def is_link(folder: Path) -> bool:
+    """Whether a folder is a symbolic link, or on Windows a junction, which os.walk follows."""
+    if folder.is_symlink():
+        return True
+    if sys.platform != "win32":
+        return False
+    return folder.lstat().st_reparse_tag == stat.IO_REPARSE_TAG_MOUNT_POINT
 
 
 def is_fixed(path: Path) -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from embedge.corpus import arrow
+from embedge.corpus.files import is_link
 from embedge.corpus.publish import metadata_of
 from embedge.corpus.readers import READERS, check_encoding
 from embedge.corpus.rows import BadRow, Fields, Row
@@ -73,6 +74,8 @@ def find_sources(paths: Sequence[Path], ignore: Path | None = None) -> list[Sour
             sources += found
         elif not path.exists():
             raise CorpusError("there is no such file or folder", str(path))
+        elif path.is_char_device():  # on Windows aux.txt is one, and would be waited for
+            raise CorpusError("a device; give the path of a file", str(path))
         elif source := _source(path):
             sources.append(source)
         else:
@@ -88,7 +91,9 @@ def _files(folder: Path, ignore: Path | None) -> list[Path]:
     found, links = list[Path](), list[str]()
     for parent, folders, names in os.walk(folder, onerror=_unreadable):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        links += [name for name in folders if Path(parent, name).is_symlink()]
+        linked = [name for name in folders if is_link(Path(parent, name))]
+        folders[:] = [name for name in folders if name not in linked]
+        links += linked
         paths = [Path(parent, name) for name in names if not name.startswith(".")]
         found += [path for path in paths if not (there and _same(path, there))]
     if links:
