@@ -4,6 +4,7 @@ import argparse
 import os
 import signal
 import sys
+from contextlib import suppress
 from typing import BinaryIO
 
 from embedge.cli.options import add_model_arguments, model_path
@@ -72,6 +73,8 @@ def _serve_stdio(arguments: argparse.Namespace) -> None:
     server = StdioServer(_encoder(arguments), stdin, stdout)
     signal.signal(signal.SIGTERM, lambda number, frame: server.stop())
     server.serve()
+    with suppress(OSError):  # the client has exited, and Python would say so later
+        stdout.close()
 
 
 def _serve_http(arguments: argparse.Namespace) -> None:
