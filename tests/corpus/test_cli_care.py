@@ -112,6 +112,9 @@ def test_a_junction_is_a_link(capsys: Capture, monkeypatch: pytest.MonkeyPatch) 
 def test_names_that_windows_does_not_allow(capsys: Capture, name: str) -> None:
     err = fails(capsys, "embed", "a.txt", "-o", name, *OPTIONS)
     assert f"--output {name} cannot be written: no file can have " in err
+    page = str(Path(name).with_suffix(".html"))
+    err = fails(capsys, "search", "a", "a.txt", "--html", page, *OPTIONS)
+    assert f"--html {page}: no file can have " in err
     assert list(map(str, Path().iterdir())) == ["a.txt"]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from embedge.cli.found import Found
 from embedge.cli.streams import say
 from embedge.cli.terminal import bold, visible
-from embedge.corpus.files import is_fixed, real_path, remove, write_synced
+from embedge.corpus.files import forbidden, is_fixed, real_path, remove, write_synced
 from embedge.corpus.files import replace as move
 from embedge.corpus.vectors import StoredVectors
 from embedge.encoder import Encoder
@@ -119,6 +119,8 @@ def strongest(words: Sequence[Share]) -> str:
 
 def check_page(path: Path, force: bool) -> None:
     """Raise OptionError where a page could not be written, or would overwrite a file unasked."""
+    if part := forbidden(path):
+        raise OptionError(f"--html {path}: no file can have {part!r} in its name; give another")
     if any(name.suffix.lower() not in _PAGES for name in (path, real_path(path))):
         raise OptionError(
             f"--html {path}: expected a name that ends in {' or '.join(_PAGES)}, so that no other "

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import shutil
 import stat
 import sys
@@ -14,11 +15,22 @@ from typing import BinaryIO
 # On Windows a virus scanner or an indexer may hold a file for a moment after it was written.
 _TRIES = 20
 _SECONDS_BETWEEN_TRIES = 0.05
+# On Windows, writing to a:b.npy would make a hidden part of the file a, nul.npy is a device.
+_UNUSABLE = re.compile(
+    r'[\x00-\x1f<>:"|?*]|^(con|prn|aux|nul|com\d|lpt\d)(?= *\.)' if os.name == "nt" else r"\x00",
+    re.IGNORECASE,
+)
 
 
 def real_path(path: Path) -> Path:
     """The file that a path stands for, symbolic links followed, whether it exists or not."""
     return Path(os.path.realpath(path))
+
+
+def forbidden(path: Path) -> str:
+    """What the system allows in no name of a file, but this one has; or the empty string."""
+    found = _UNUSABLE.search(path.name)
+    return found[0] if found else ""
 
 
 def write_synced(path: Path, write: Callable[[BinaryIO], object], like: Path) -> None:

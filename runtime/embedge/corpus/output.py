@@ -12,8 +12,6 @@ that were skipped, if any were: {"number", "file", "line", "reason", "row"} a li
 """
 
 import json
-import os
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +21,7 @@ import numpy as np
 
 from embedge.corpus import arrow
 from embedge.corpus.columns import column_types, convert, to_json
+from embedge.corpus.files import forbidden
 from embedge.corpus.journal import Journal
 from embedge.corpus.layout import Stored
 from embedge.corpus.metadata import Checksums, Metadata
@@ -30,11 +29,6 @@ from embedge.corpus.rows import Id
 from embedge.errors import CorpusError, OptionError
 
 _INT64 = range(-(2**63), 2**63)
-# On Windows, writing to a:b.npy would make a hidden part of the file a, nul.npy is a device.
-_UNUSABLE = re.compile(
-    r'[\x00-\x1f<>:"|?*]|^(con|prn|aux|nul|com\d|lpt\d)(?= *\.)' if os.name == "nt" else r"\x00",
-    re.IGNORECASE,
-)
 RESERVED = ("id", "vector")  # the columns that every output has
 
 # One batch of an output: ids, stored vectors (rows, width), and the kept columns of each row.
@@ -54,8 +48,8 @@ def check_output(path: Path, columns: Sequence[str] = (), keep: Sequence[str] = 
         reason = "it is a folder; give the path of a file"
     elif path.suffix.lower() not in _FORMS:
         reason = f"its name should end in {', '.join(_FORMS)}"
-    elif found := _UNUSABLE.search(path.name):
-        reason = f"no file can have {found[0]!r} in its name; give another name"
+    elif part := forbidden(path):
+        reason = f"no file can have {part!r} in its name; give another name"
     elif not path.parent.is_dir():
         reason = f"there is no folder {path.parent}; make it first"
     elif columns and path.suffix.lower() == ".npy":
