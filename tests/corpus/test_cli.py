@@ -116,6 +116,7 @@ def test_with_output_arguments_are_files(run: Command) -> None:
     assert err == "embedge: there is no such file or folder: no.txt, a b\n"
     err = run.fails("embed", "data/*.txt", "\0", "x" * 5000, "--output", "v.npy")
     assert err.startswith("embedge: there is no such file or folder: data/*.txt, ")
+    assert err.endswith("; the shell has found no files for a pattern, give their folder\n")
 
 
 def test_without_output_arguments_are_texts(run: Command) -> None:

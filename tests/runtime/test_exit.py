@@ -72,3 +72,22 @@ atexit.register(lambda: print(encoder.encode(["a river", "a bank", "a"]).shape))
 """
     result = python(code)
     assert (result.returncode, result.stdout, result.stderr) == (0, "(3, 384)\n", "")
+
+
+def test_a_thread_that_python_did_not_start_may_print_its_error(python: Run) -> None:
+    """Python aborts where it ends meanwhile: it waits for as long as that takes, 0.05 s."""
+    code = """
+import _thread, threading, time
+from embedge.ort import fork_guard
+time.sleep = print
+fork_guard._wait_at_exit()
+known = threading.Event()
+def work():
+    threading.current_thread()
+    known.set()
+    threading.Event().wait()
+_thread.start_new_thread(work, ())
+known.wait()
+"""
+    result = python("-c", code)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "0.05\n", "")

@@ -170,6 +170,11 @@ def test_an_unknown_provider_is_refused(name: str, tiny_file: Path) -> None:
         Encoder(tiny_file, providers=name)
 
 
+def test_an_array_of_names_is_a_list_of_names(tiny_file: Path) -> None:
+    with pytest.raises(ProviderError, match="'nothing'"):
+        Encoder(tiny_file, providers=np.array(["nothing", "cpu"]))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("name", [name for name in PROVIDERS if name != "cpu"])
 def test_a_provider_that_is_not_here_is_refused_with_its_install_line(
     name: str, monkeypatch: pytest.MonkeyPatch, tiny_file: Path

@@ -87,7 +87,9 @@ def find_given(
         raise OptionError("expected -, standard input, once at most: it can be read only once")
     missing = [name for name in given if name != "-" and not os.path.exists(name)]  # noqa: PTH110  # takes any text
     if missing:
-        raise OptionError(f"there is no such file or folder: {', '.join(missing)}")
+        pattern = any(set("*?[") & set(name) for name in missing)
+        hint = "; the shell has found no files for a pattern, give their folder" if pattern else ""
+        raise OptionError(f"there is no such file or folder: {', '.join(missing)}{hint}")
     sources: list[Source] = []
     for name in given:
         if name == "-":

@@ -23,6 +23,7 @@ from embedge.errors import ClosedError
 Result = TypeVar("Result")
 
 _POLL = 0.001  # seconds; only while a process forks or exits
+_TO_PRINT = 0.05  # seconds that a thread may take to print the error that stopped it
 
 _forks: list[None] = []  # an item for each fork that is under way
 _exiting: list[None] = []  # an item once the interpreter exits
@@ -58,8 +59,13 @@ def _guarded(work: Callable[[], Result], forks: list[None]) -> tuple[Result] | N
 def _exit_error() -> BaseException:
     message = "the interpreter is exiting; join a thread whose vectors are needed"
     # A C++ program that runs Python in a thread of its own (Qt) may exit at once on SystemExit.
-    foreign = isinstance(threading.current_thread(), threading._DummyThread)
+    foreign = _is_foreign(threading.current_thread())
     return ClosedError(message) if foreign else SystemExit(message)
+
+
+def _is_foreign(thread: threading.Thread) -> bool:
+    """Whether Python's threading has not started a thread."""
+    return isinstance(thread, threading._DummyThread)
 
 
 def is_exiting() -> bool:
@@ -83,6 +89,13 @@ def wait_for_calls() -> None:
         time.sleep(_POLL)
 
 
+def _wait_at_exit() -> None:
+    wait_for_calls()
+    # Python aborts the process where a thread is printing while the interpreter ends.
+    if any(map(_is_foreign, threading.enumerate())):
+        time.sleep(_TO_PRINT)
+
+
 def in_forked_process(work: Callable[[], None]) -> None:
     """Have ``work`` done at the start of every process forked from this one."""
     if hasattr(os, "register_at_fork"):  # not on Windows
@@ -98,5 +111,5 @@ if hasattr(os, "register_at_fork"):
         after_in_parent=_forks.pop,
         after_in_child=_forks.clear,
     )
-atexit.register(wait_for_calls)
+atexit.register(_wait_at_exit)
 atexit.register(_exiting.append, None)  # first, as the last one registered runs first

@@ -77,7 +77,7 @@ def load(file: ModelFile, providers: "Providers", threads: int) -> "tuple[TextTo
     try:
         session = _verified(Session(file, providers, threads), file, tokenizer)
     except ProviderError as error:
-        if providers != "auto":
+        if not isinstance(providers, str) or providers != "auto":
             raise
         warn(f"providers='auto' falls back to the CPU: {error}", RuntimeWarning)
         session = Session(file, "cpu", threads)
