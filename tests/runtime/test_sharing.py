@@ -269,11 +269,21 @@ def test_an_import_that_fails_is_said_in_words() -> None:
     assert not issubclass(InstallationError, ModelError)
 
 
+UNREADABLE = """
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "onnxruntime":
+            raise ImportError("its library cannot be read") from OSError(5, "Input/output error")
+sys.meta_path.insert(0, Finder())
+"""
+
+
 @pytest.mark.parametrize(
     ("setup", "message"),
     [
         ("sys.modules['onnxruntime'] = None", "onnxruntime cannot be imported in Python"),
         ("sys.modules['onnxruntime'] = types.ModuleType('onnxruntime')", "only in part"),
+        (UNREADABLE, "its library cannot be read"),
     ],
 )
 def test_without_a_working_onnxruntime_our_error_comes(

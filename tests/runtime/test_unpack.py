@@ -211,8 +211,11 @@ def test_a_folder_that_holds_something_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("existed", [False, True])
 @pytest.mark.parametrize(
-    ("error", "raised"),
-    [(OSError(28, "No space left on device"), OptionError), (KeyboardInterrupt(), BaseException)],
+    ("error", "raised", "message"),
+    [
+        (OSError(28, "No space left on device"), OptionError, "could not be unpacked"),
+        (KeyboardInterrupt("Ctrl-C"), KeyboardInterrupt, "Ctrl-C"),
+    ],
     ids=["full", "interrupted"],
 )
 def test_half_a_folder_does_not_stay(
@@ -220,6 +223,7 @@ def test_half_a_folder_does_not_stay(
     monkeypatch: pytest.MonkeyPatch,
     error: BaseException,
     raised: type[BaseException],
+    message: str,
     existed: bool,
 ) -> None:
     """It would look like a model to other tools, and be in the way of the same command."""
@@ -237,7 +241,7 @@ def test_half_a_folder_does_not_stay(
     file = read(tiny.write(tmp_path / "tiny.onnx", tiny.model(None, INT8)))
     with monkeypatch.context() as patched:
         patched.setattr(Path, "write_bytes", stopped)
-        with pytest.raises(raised):
+        with pytest.raises(raised, match=message):
             unpack(file, folder)
     assert folder.exists() == existed
     unpack(file, folder)

@@ -13,6 +13,7 @@ from embedge.cli.terminal import bold, visible
 from embedge.corpus.files import forbidden, is_fixed, real_path, remove, write_synced
 from embedge.corpus.files import replace as move
 from embedge.corpus.vectors import StoredVectors
+from embedge.documents import check_linear
 from embedge.encoder import Encoder
 from embedge.errors import OptionError
 from embedge.explain import Share
@@ -59,7 +60,7 @@ def check_explainable(encoder: Encoder, vectors: StoredVectors | None) -> None:
             "--explain and --html need the texts, and the vectors were stored without them; make "
             "them with embedge embed --with-text, or give the texts to search in place of vectors"
         )
-    encoder.explain("", [])  # raises it for models that have none
+    check_linear(encoder._pipeline)
 
 
 def explain_found(

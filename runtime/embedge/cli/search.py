@@ -94,8 +94,9 @@ def run(arguments: argparse.Namespace) -> int:
             check_explainable(encoder, vectors)
 
     with corpus_vectors(arguments, passages, check) as (vectors, encoder):
-        encoder = encoder or make_encoder(arguments, vectors.dim)
-        check(encoder, vectors)
+        if encoder is None:  # the vectors were stored before
+            encoder = make_encoder(arguments, vectors.dim)
+            check(encoder, vectors)
         found = _find(arguments, queries, vectors, encoder)
     if explained:
         found = explain_found(encoder, queries, found)

@@ -108,15 +108,19 @@ def _files(folder: Path, ignore: Path | None) -> list[Path]:
 
 def _without_vectors(folder: Path, sources: list[Source]) -> list[Source]:
     """The sources but those that a job has written, which hold texts a second time."""
-    written = [source for source in sources if _is_output(source)]
+    kept, written = list[Source](), list[str]()
+    for source in sources:
+        if _is_output(source):
+            written.append(source.name)
+        else:
+            kept.append(source)
     if written:
         warn(
-            f"vectors that embedge has written are not read, {folder} has "
-            f"{_some([source.name for source in written])}: to read the texts in them, give them "
-            "by their names",
+            f"vectors that embedge has written are not read, {folder} has {_some(written)}: to "
+            "read the texts in them, give them by their names",
             UserWarning,
         )
-    return [source for source in sources if source not in written]
+    return kept
 
 
 def _is_output(source: Source) -> bool:

@@ -83,8 +83,8 @@ def open_vectors(path: Path, metadata: Metadata | None = None) -> Iterator[Store
             metadata.dtype,
             metadata.similarity,
             find,
-            metadata.text_column is not None,
-            places if metadata.passages else None,
+            has_texts=metadata.text_column is not None,
+            places=places if metadata.passages else None,
         )
 
 

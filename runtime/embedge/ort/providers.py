@@ -25,8 +25,9 @@ from embedge.ort.installation import import_problem
 try:
     import onnxruntime
 except ImportError as error:
-    if error.__cause__ and not is_native(error.__cause__):  # Ctrl-C while its library initialized
-        raise error.__cause__ from None
+    cause = error.__cause__
+    if cause and not (is_native(cause) or isinstance(cause, OSError)):
+        raise cause from None  # Ctrl-C, for one, while its library was initialized
     raise InstallationError(import_problem(error)) from error
 
 ort = onnxruntime  # session.py takes it from here
